@@ -1,0 +1,40 @@
+# Every target makes its own environment: nothing is needed but Python >= 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help: ## Show what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv pip install --quiet --compile-bytecode --python $(RUN) -e '.[dev]'; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && $(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $@
+
+demo: $(STAMP) ## See all of it against the sandbox, in under a minute
+	@$(VENV)/bin/shunter demo
+
+test: $(STAMP) ## Run the tests
+	@$(RUN) -m pytest $(TESTS)
+
+check: $(STAMP) ## Lint, format, types, import rules
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --config pyproject.toml
+
+bench: $(STAMP) ## Measure, as ratios beside something in the same run
+	@$(RUN) -m tests.bench
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Remembers: jobs, attempts, results, batches and every cent."""

@@ -1,0 +1,32 @@
+"""Ids that sort by the time they were made."""
+
+import secrets
+import threading
+from datetime import datetime
+
+_lock = threading.Lock()
+_last = 0
+_CHANCE = 60
+
+
+def new_id(now: datetime) -> str:
+    """26 hex digits: milliseconds, then 60 bits of chance; ids of one process grow strictly, so rows keep their order.
+
+    With `_` and an attempt's number it stays within what every Batch API takes as a custom_id.
+    """
+    global _last
+    fresh = int(now.timestamp() * 1000) << _CHANCE
+    with _lock:
+        _last = _last + 1 if _last >> _CHANCE >= fresh >> _CHANCE else fresh | secrets.randbits(_CHANCE - 1)
+        return f"{_last:026x}"
+
+
+def custom_id(job_id: str, n: int) -> str:
+    """How a row of a provider batch names its attempt."""
+    return f"{job_id}_{n}"
+
+
+def parse_custom_id(text: str) -> tuple[str, int] | None:
+    """The job and the attempt that a custom_id names; None when it is not one of ours."""
+    job_id, _, n = text.rpartition("_")
+    return (job_id, int(n)) if len(job_id) == 26 and n.isdecimal() else None

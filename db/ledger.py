@@ -1,0 +1,124 @@
+"""One row for each attempt that can cost money: opened before it, settled after it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, insert, literal, select, update
+
+from db.states import AttemptState, CostSource
+from db.tables import Attempt, Decision, Job, among, table
+
+ATTEMPT: Table = table(Attempt)
+JOB: Table = table(Job)
+DECISION: Table = table(Decision)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """How an attempt ended and what it cost; `cost_nano` is None if and only if the source is `unknown`."""
+
+    state: AttemptState
+    cost_nano: int | None = None
+    cost_source: CostSource = CostSource.UNKNOWN
+    standard_nano: int | None = None
+    at_risk_nano: int | None = None
+    price: str | None = None
+    tier: str | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    request_id: str | None = None
+    first_token_ms: float | None = None
+    total_ms: float | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def free(cls, state: AttemptState, *, code: str | None = None, error: str | None = None) -> "Charge":
+        """An attempt that is known to have cost nothing: refused, failed, expired or cancelled by the provider."""
+        return cls(
+            state,
+            cost_nano=0,
+            cost_source=CostSource.COMPUTED,
+            standard_nano=0,
+            price="not billed",
+            error_code=code,
+            error=error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One attempt and its charge."""
+
+    job_id: str
+    n: int
+    charge: Charge
+
+
+def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> None:
+    """Open an attempt for each job, numbered by the job's own count, with what it may cost at risk.
+
+    In the transaction that gives the job to whoever will spend the money, so never without its row.
+    """
+    jobs = select(
+        JOB.c.id.label("job_id"),
+        JOB.c.attempts.label("n"),
+        literal(AttemptState.SENT.value).label("state"),
+        JOB.c.lane,
+        JOB.c.tier,
+        JOB.c.provider,
+        JOB.c.model,
+        JOB.c.batch_id,
+        literal(now, type_=ATTEMPT.c.sent_at.type).label("sent_at"),
+        literal(CostSource.UNKNOWN.value).label("cost_source"),
+        DECISION.c.cost_p90_nano.label("at_risk_nano"),
+    ).join(DECISION, DECISION.c.id == JOB.c.decision_id)
+    columns = [column.name for column in jobs.selected_columns]
+    opening = insert(ATTEMPT).from_select(columns, jobs.where(JOB.c.id == bindparam("b_id")))
+    connection.execute(opening, [{"b_id": job_id} for job_id in job_ids])
+
+
+def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:
+    """Open the attempts of every job that was just packed into the batch."""
+    ids = connection.scalars(select(JOB.c.id).where(JOB.c.batch_id == batch_id).order_by(JOB.c.id)).all()
+    open_for(connection, ids, now)
+
+
+_GIVEN: dict[str, BindParameter[Any]] = {field.name: bindparam(f"b_{field.name}") for field in fields(Charge)}
+_CLOSE = (
+    update(ATTEMPT)
+    .where(
+        ATTEMPT.c.job_id == bindparam("b_job_id"),
+        ATTEMPT.c.n == bindparam("b_n"),
+        among(ATTEMPT.c.state, (AttemptState.SENT, AttemptState.UNKNOWN)),
+    )
+    .values(
+        **_GIVEN
+        | {
+            "tier": func.coalesce(_GIVEN["tier"], ATTEMPT.c.tier),
+            "at_risk_nano": case(  # what was put at risk when it was opened stays until the cost is known
+                (_GIVEN["cost_nano"].is_(None), func.coalesce(_GIVEN["at_risk_nano"], ATTEMPT.c.at_risk_nano)),
+                else_=None,
+            ),
+            "ended_at": bindparam("b_ended_at", type_=ATTEMPT.c.ended_at.type),
+        }
+    )
+)
+
+
+def close(connection: Connection, settled: Sequence[Settled], now: datetime) -> int:
+    """Settle attempts that are still open, whatever their jobs are by now; how many were.
+
+    A second settlement of the same attempt changes nothing, so importing a batch again is harmless.
+    """
+    rows = [
+        {"b_job_id": one.job_id, "b_n": one.n, "b_ended_at": now}
+        | {f"b_{name}": getattr(one.charge, name) for name in _GIVEN}
+        for one in settled
+    ]
+    return connection.execute(_CLOSE, rows).rowcount if rows else 0

@@ -1,0 +1,184 @@
+"""Jobs as others see them: the JSON contract of one job and of lists of them. Read only."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from db.engine import Store
+from db.ledger import ATTEMPT, DECISION, JOB
+from db.money import usd
+from db.queue import BODY
+from db.settle import RESULT
+from db.states import FINAL, JobState
+
+PAGE = 50
+_OPEN = [state.value for state in JobState if state not in FINAL]
+_IDS_A_SELECT = 500
+
+
+def iso(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds and a Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else None
+
+
+def job(store: Store, job_id: str) -> dict[str, Any] | None:
+    """Everything about one job, its decision and its attempts; None when there is none with this id."""
+    with store.read() as connection:
+        row = connection.execute(_jobs().where(JOB.c.id == job_id)).mappings().first()
+        if row is None:
+            return None
+        decision = connection.execute(select(*DECISION.c).where(DECISION.c.id == row["decision_id"])).mappings().one()
+        result = connection.execute(select(*RESULT.c).where(RESULT.c.job_id == job_id)).mappings().first()
+        attempts = connection.execute(select(*ATTEMPT.c).where(ATTEMPT.c.job_id == job_id).order_by(ATTEMPT.c.n))
+        return _head(row) | _words(result) | {
+            "decision": _decision(decision),
+            "attempts": [_attempt(attempt) for attempt in attempts.mappings()],
+        }  # fmt: skip
+
+
+def jobs(
+    store: Store,
+    *,
+    state: str | None = None,
+    after: str | None = None,
+    limit: int = PAGE,
+    submission: str | None = None,
+) -> dict[str, Any]:
+    """A page of jobs, newest first: {"jobs": […], "next": …}; give `next` as `after` to go on."""
+    query = _jobs().order_by(JOB.c.id.desc()).limit(limit + 1)
+    for column, value in ((JOB.c.state, state), (JOB.c.submission_id, submission)):
+        query = query.where(column == value) if value else query
+    query = query.where(JOB.c.id < after) if after else query
+    with store.read() as connection:
+        rows = connection.execute(query).mappings().all()
+    page = [_head(row) for row in rows[:limit]]
+    return {"jobs": page, "next": page[-1]["id"] if len(rows) > limit else None}
+
+
+def find(store: Store, word: str) -> list[str]:
+    """The ids of the jobs that a person means: by id, by the beginning of one, or by client key."""
+    with store.read() as connection:
+        exact = select(JOB.c.id).where(JOB.c.id == word)
+        keyed = select(JOB.c.id).where(JOB.c.client_key == word).order_by(JOB.c.id)
+        begins = select(JOB.c.id).where(JOB.c.id >= word, JOB.c.id < f"{word}~").limit(2)
+        for query in (exact, keyed, begins):
+            if found := list(connection.scalars(query)):
+                return found
+    return []
+
+
+def by_key(store: Store, row_key: str) -> str | None:
+    """The job that a row key made."""
+    with store.read() as connection:
+        return connection.scalar(select(JOB.c.id).where(JOB.c.row_key == row_key))
+
+
+def body(store: Store, job_id: str) -> str | None:
+    """The canonical JSON of a job's request."""
+    with store.read() as connection:
+        return connection.scalar(select(BODY.c.body).where(BODY.c.job_id == job_id))
+
+
+def counts(store: Store, submission: str | None = None) -> dict[str, int]:
+    """How many jobs there are in each state."""
+    query = select(JOB.c.state, func.count()).group_by(JOB.c.state)
+    query = query.where(JOB.c.submission_id == submission) if submission else query
+    with store.read() as connection:
+        found = {str(state): int(number) for state, number in connection.execute(query)}
+    return {state.value: found.get(state.value, 0) for state in JobState}
+
+
+def reasons(store: Store) -> dict[tuple[str, str], str]:
+    """For each lane and class, the reason that most jobs have in common."""
+    number = func.count().label("number")
+    columns = (JOB.c.lane, DECISION.c["class"], DECISION.c.reason)
+    query = select(*columns, number).join(DECISION, DECISION.c.id == JOB.c.decision_id).group_by(*columns)
+    with store.read() as connection:
+        return {(lane, kind): reason for lane, kind, reason, _ in connection.execute(query.order_by(number))}
+
+
+def unfinished(store: Store, job_ids: Sequence[str]) -> int:
+    """How many of these jobs have no final state yet."""
+    total = 0
+    with store.read() as connection:
+        for first in range(0, len(job_ids), _IDS_A_SELECT):
+            some = JOB.c.id.in_(job_ids[first : first + _IDS_A_SELECT])
+            total += connection.scalar(select(func.count()).where(some, JOB.c.state.in_(_OPEN))) or 0
+    return total
+
+
+def _jobs() -> Select[Any]:
+    costs = select(func.sum(ATTEMPT.c.cost_nano)).where(ATTEMPT.c.job_id == JOB.c.id).scalar_subquery()
+    blind = select(func.count()).where(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.cost_nano.is_(None)).scalar_subquery()
+    query = select(*JOB.c, DECISION.c["class"].label("class"), costs.label("cost_nano"), blind.label("blind"))
+    return query.join(DECISION, DECISION.c.id == JOB.c.decision_id)
+
+
+def _head(row: Any) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "client_key": row["client_key"],
+        "state": row["state"],
+        "class": row["class"],
+        "lane": row["lane"],
+        "tier": row["tier"],
+        "model": row["model"],
+        "provider": row["provider"],
+        "priority": row["priority"],
+        "tags": row["tags"] or {},
+        "submission": row["submission_id"],
+        "batch": row["batch_id"],
+        "submitted_at": iso(row["submitted_at"]),
+        "deadline_at": iso(row["deadline_at"]),
+        "finished_at": iso(row["finished_at"]),
+        # A sum with an unknown part is unknown; a job that nothing was sent for has cost nothing.
+        "cost_usd": None if row["blind"] else usd(row["cost_nano"] or 0),
+        "error": {"code": row["error_code"], "message": row["error"]} if row["error"] else None,
+    }
+
+
+def _words(result: Any) -> dict[str, Any]:
+    names = ("text", "refusal", "tool_calls", "choices", "finish_reason", "truncated", "partial", "output")
+    return {name: result[name] if result else None for name in names}
+
+
+def _decision(row: Any) -> dict[str, Any]:
+    return {
+        "class": row["class"],
+        "lane": row["lane"],
+        "tier": row["tier"],
+        "plan": row["plan"],
+        "rule": row["rule"],
+        "reason": row["reason"],
+        "expected_output_tokens": {"p50": row["output_p50"], "p90": row["output_p90"]},
+        "cost_usd": usd(row["cost_nano"]),
+        "finish_by": iso(row["finish_by"]),
+        "options": row["options"],
+        "policy": row["policy"],
+    }
+
+
+def _attempt(row: Any) -> dict[str, Any]:
+    usage = {name: row[f"{name}_tokens"] for name in ("input", "cached", "cache_write", "output", "reasoning")}
+    return {
+        "n": row["n"],
+        "state": row["state"],
+        "lane": row["lane"],
+        "tier": row["tier"],
+        "model": row["model"],
+        "batch": row["batch_id"],
+        "sent_at": iso(row["sent_at"]),
+        "ended_at": iso(row["ended_at"]),
+        "first_token_ms": row["first_token_ms"],
+        "total_ms": row["total_ms"],
+        "tokens": usage if row["input_tokens"] is not None else None,
+        "cost_usd": usd(row["cost_nano"]),
+        "cost_source": row["cost_source"],
+        "standard_usd": usd(row["standard_nano"]),
+        "at_risk_usd": usd(row["at_risk_nano"]),
+        "price": row["price"],
+        "request_id": row["request_id"],
+        "error": {"code": row["error_code"], "message": row["error"]} if row["error"] else None,
+    }

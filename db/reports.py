@@ -1,0 +1,283 @@
+"""Spend, savings, latency, the account, and batches as others see them: read only, in plain SQL.
+
+Nothing here imports the tables: a report starts in half the time without them.
+Money comes out as decimal strings in USD, times go in as aware datetimes, days are UTC days, as on a provider's bill.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, text
+
+from db.engine import Store
+from db.money import usd
+from db.states import JobState
+
+Row = dict[str, Any]
+
+BY = ("lane", "class", "model", "provider", "tier", "day")  # and tag:K
+PERCENTILES = (50, 90, 95, 99)
+
+_ATTEMPTS = """
+FROM attempt
+LEFT JOIN job ON job.id = attempt.job_id
+LEFT JOIN decision ON decision.id = job.decision_id
+WHERE attempt.sent_at >= :since AND attempt.sent_at < :until
+"""
+_JOBS = """
+FROM job LEFT JOIN decision ON decision.id = job.decision_id
+WHERE job.submitted_at >= :since AND job.submitted_at < :until
+"""
+
+
+_COST = """
+    count(DISTINCT attempt.job_id) AS jobs, count(*) AS attempts,
+    coalesce(sum(attempt.input_tokens), 0) AS input_tokens, coalesce(sum(attempt.output_tokens), 0) AS output_tokens,
+    sum(attempt.cost_nano) AS cost, sum(attempt.standard_nano) AS standard,
+    count(*) - count(attempt.cost_nano) AS unknown_attempts, sum(attempt.state = 'sent') AS open_attempts,
+    sum(CASE WHEN attempt.cost_nano IS NULL THEN attempt.at_risk_nano END) AS at_risk
+"""
+_BOTH = "attempt.cost_nano IS NOT NULL AND attempt.standard_nano IS NOT NULL"
+_SAVINGS = f"""
+    sum({_BOTH}) AS attempts, count(*) - sum({_BOTH}) AS unknown_attempts,
+    coalesce(sum(CASE WHEN {_BOTH} THEN attempt.cost_nano END), 0) AS paid,
+    coalesce(sum(CASE WHEN {_BOTH} THEN attempt.standard_nano END), 0) AS standard
+"""
+
+
+def cost(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> Row:
+    """What was paid, by any of BY or tag:K; the rows add up to the total.
+
+    Attempts without a known cost are counted, not added: `open_attempts` of them are still on their way.
+    """
+    with store.read() as connection:
+        return _cost(connection, by, _period(since, until))
+
+
+def _cost(connection: Connection, by: Sequence[str], period: Row) -> Row:
+    rows = _grouped(connection, _COST, _ATTEMPTS, by, period)
+    return {
+        "total_usd": usd(sum(row["cost"] or 0 for row in rows)),
+        "unknown_attempts": sum(row["unknown_attempts"] for row in rows),
+        "open_attempts": sum(row["open_attempts"] for row in rows),
+        "at_risk_usd": usd(sum(row["at_risk"] or 0 for row in rows)),
+        "rows": [_priced(row) for row in rows],
+    }
+
+
+def _priced(row: Row) -> Row:
+    money = {"cost_usd": usd(row.pop("cost")), "standard_usd": usd(row.pop("standard"))}
+    del row["at_risk"], row["open_attempts"]
+    unknown = row.pop("unknown_attempts")
+    return row | money | {"unknown_attempts": unknown}
+
+
+def savings(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> Row:
+    """What was paid against what the same usage costs as plain calls of the default tier.
+
+    Attempts of which one of the two is unknown are counted aside.
+    """
+    with store.read() as connection:
+        rows = _grouped(connection, _SAVINGS, _ATTEMPTS, by, _period(since, until))
+    names = ("attempts", "unknown_attempts", "paid", "standard")
+    whole = {name: sum(row[name] for row in rows) for name in names}
+    return {**_saved(whole), "rows": [_saved(row) for row in rows]}
+
+
+def _saved(row: Row) -> Row:
+    paid, standard = row.pop("paid"), row.pop("standard")
+    percent = round(100 * (standard - paid) / standard, 1) if standard else None
+    money = {"paid_usd": usd(paid), "standard_usd": usd(standard), "saved_usd": usd(standard - paid)}
+    return row | money | {"saved_percent": percent}
+
+
+# What is measured: its name and unit, the value, where it is read, what counts, and the table to group by.
+_MEASURES = (
+    ("first_token_ms", "attempt.first_token_ms", _ATTEMPTS, "attempt.first_token_ms IS NOT NULL", "attempt"),
+    ("call_ms", "attempt.total_ms", _ATTEMPTS,
+     "attempt.total_ms IS NOT NULL AND attempt.state = 'ok' AND attempt.lane IN ('stream', 'sync')", "attempt"),
+    ("wait_s", "(julianday((SELECT min(sent_at) FROM attempt WHERE job_id = job.id)) - julianday(job.submitted_at))"
+     " * 86400", _JOBS, "job.attempts > 0", "job"),
+    ("turnaround_s", "(julianday(job.finished_at) - julianday(job.submitted_at)) * 86400", _JOBS,
+     "job.state = 'succeeded'", "job"),
+)  # fmt: skip
+MEASURES = tuple(measure[0] for measure in _MEASURES)
+
+
+def latency(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> Row:
+    """Percentiles of the time to the first token and of whole live calls (ms), of the wait until the first attempt was
+    sent and of the way from submit to the answer (s), by any of BY or tag:K; null where nothing was measured.
+    """
+    groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    with store.read() as connection:
+        for name, value, source, counted, grouped in _MEASURES:
+            columns, names = _columns(by, grouped)
+            query = text(f"SELECT {columns} {value} AS value {source} AND {counted}")
+            for *key, number in connection.execute(query, _period(since, until) | names):
+                if number is not None:
+                    groups.setdefault(tuple(key), {}).setdefault(name, []).append(float(number))
+    rows = [dict(zip(by, key, strict=True)) | _spread(groups[key]) for key in sorted(groups, key=_sortable)]
+    everything = {name: [v for group in groups.values() for v in group.get(name, ())] for name in MEASURES}
+    return {**_spread(everything), "rows": rows}
+
+
+def _spread(values: Mapping[str, list[float]]) -> Row:
+    return {name: percentiles(values.get(name, [])) for name in MEASURES}
+
+
+def percentiles(values: list[float]) -> Row | None:
+    """How many there are, and the nearest-rank percentiles; None for no values."""
+    if not values:
+        return None
+    ranked = sorted(values)
+    ranks = {f"p{p}": ranked[-(-p * len(ranked) // 100) - 1] for p in PERCENTILES}
+    return {"count": len(ranked)} | {name: round(max(value, 0.0), 3) for name, value in ranks.items()}
+
+
+def _sortable(key: tuple[Any, ...]) -> list[tuple[bool, str]]:
+    return [(part is None, str(part)) for part in key]
+
+
+def _grouped(connection: Connection, sums: str, source: str, by: Sequence[str], period: Row) -> list[Row]:
+    columns, names = _columns(by, "attempt")
+    order = ", ".join(str(n) for n in range(1, len(by) + 1))
+    group = f"GROUP BY {order} ORDER BY {order}" if by else "HAVING count(*) > 0"
+    query = text(f"SELECT {columns} {sums} {source} {group}")
+    result = connection.execute(query, period | names)
+    keys = [*by, *list(result.keys())[len(by) :]]
+    return [dict(zip(keys, row, strict=True)) for row in result]
+
+
+def _columns(by: Sequence[str], table: str) -> tuple[str, Row]:
+    """The SQL of the columns to group by, and the tags' names as parameters; ValueError for a word that is none."""
+    time = {"attempt": "attempt.sent_at", "job": "job.submitted_at"}[table]
+    known = {name: f"{table}.{name}" for name in ("lane", "model", "provider", "tier")}
+    known |= {"class": "decision.class", "day": f"substr({time}, 1, 10)"}
+    columns, names = "", {}
+    for n, word in enumerate(by):
+        if word.startswith("tag:") and word != "tag:":
+            value = f"SELECT value FROM json_each(job.tags) WHERE key = :tag{n}"  # noqa: S608 (n is a number)
+            columns += f"({value}) AS c{n}, "
+            names[f"tag{n}"] = word.removeprefix("tag:")
+        elif word in known:
+            columns += f"{known[word]} AS c{n}, "
+        else:
+            raise ValueError(f"{word!r} is not one of {', '.join(BY)}, tag:NAME")
+    return columns, names
+
+
+def _period(since: datetime | None, until: datetime | None) -> Row:
+    return {"since": _stored(since) if since else "", "until": _stored(until) if until else "~"}
+
+
+def _stored(moment: datetime) -> str:
+    """A time as SQLAlchemy writes it into SQLite: UTC without its zone."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def account(store: Store) -> Row:
+    """The account that must always balance: what was accepted against the states, the attempts against the report."""
+    with store.read() as connection:  # one view of all of it, while others write
+        held = _counts(connection, "SELECT state, count(*) FROM job GROUP BY state", {})
+        accepted = connection.scalar(text("SELECT coalesce(sum(accepted), 0) FROM submission"))
+        attempts, paid = connection.execute(text("SELECT count(*), coalesce(sum(cost_nano), 0) FROM attempt")).one()
+        report = _cost(connection, ["lane"], _period(None, None))
+    states = {state.value: held.get(state.value, 0) for state in JobState}
+    return {
+        "accepted": accepted,
+        **states,
+        "attempts": attempts,
+        "open_attempts": report["open_attempts"],
+        "attempts_usd": usd(paid),
+        "report_usd": report["total_usd"],
+        "unknown_attempts": report["unknown_attempts"],
+        "at_risk_usd": report["at_risk_usd"],
+        "balances": accepted == sum(states.values()) and usd(paid) == report["total_usd"],
+    }
+
+
+_PAGE = 500
+_TIMES = ("packed_at", "leave_by", "submitted_at", "expires_at", "next_poll_at", "cancel_at", "ended_at", "imported_at")
+_BATCH = f"""
+SELECT id, state, provider, model, rows, done, status, provider_batch_id, {", ".join(_TIMES)}, error FROM batch
+"""  # noqa: S608 (all written above)
+
+
+def batches(store: Store, limit: int = 50) -> list[Row]:
+    """The newest batches first, as their JSON contract says."""
+    with store.read() as connection:
+        rows = connection.execute(text(f"{_BATCH} ORDER BY id DESC LIMIT :limit"), {"limit": limit}).mappings()
+        return [_batch(row) for row in rows]
+
+
+def batch(store: Store, word: str) -> list[Row]:
+    """The batches that a person means, by id, its beginning, or the provider's id, with their jobs by state."""
+    where = "WHERE id = :word OR provider_batch_id = :word OR substr(id, 1, length(:word)) = :word"
+    jobs = "SELECT state, count(*) FROM job WHERE batch_id = :id GROUP BY state"
+    with store.read() as connection:
+        found = connection.execute(text(f"{_BATCH} {where} ORDER BY id LIMIT 10"), {"word": word}).mappings().all()
+        return [_batch(row) | {"jobs": _counts(connection, jobs, {"id": row["id"]})} for row in found]
+
+
+def _counts(connection: Connection, query: str, given: Row) -> dict[str, int]:
+    return {row[0]: row[1] for row in connection.execute(text(query), given)}
+
+
+def jobs_in(store: Store, batch_id: str) -> list[str]:
+    """The ids of the jobs that wait inside a batch."""
+    with store.read() as connection:
+        query = text("SELECT id FROM job WHERE batch_id = :id AND state = 'submitted' ORDER BY id")
+        return list(connection.scalars(query, {"id": batch_id}))
+
+
+def states(store: Store, job_ids: Sequence[str]) -> dict[str, str]:
+    """Where each of these jobs stands."""
+    query = "SELECT id, state FROM job WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
+    with store.read() as connection:
+        return {row[0]: row[1] for row in connection.execute(text(query), {"ids": json.dumps(list(job_ids))})}
+
+
+def _batch(row: RowMapping) -> Row:
+    return {**row} | {name: _iso(row[name]) for name in _TIMES}
+
+
+def _iso(stored: str | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds and a Z, of a time as it is stored."""
+    return f"{stored[:10]}T{stored[11:23]}Z" if stored else None
+
+
+_EXPORT = text("""
+SELECT job.id, client_key, job.state, decision.class, job.lane, job.tier, job.model, job.provider, job.tags,
+       job.submitted_at, deadline_at, finished_at, result.text, tool_calls, finish_reason, truncated, result.output,
+       error_code, error,
+       (SELECT sum(cost_nano) FROM attempt WHERE job_id = job.id) AS cost,
+       (SELECT count(*) FROM attempt WHERE job_id = job.id AND cost_nano IS NULL) AS unknown
+FROM job JOIN decision ON decision.id = job.decision_id LEFT JOIN result ON result.job_id = job.id
+WHERE job.id > :after AND job.submitted_at >= :since AND (:state IS NULL OR job.state = :state)
+ORDER BY job.id LIMIT :page
+""")
+
+
+def export(store: Store, state: str | None = None, since: datetime | None = None) -> Iterator[Row]:
+    """Every job with its answer, in the order they came in, a page in memory at a time."""
+    after = ""
+    while True:
+        with store.read() as connection:
+            given = {"after": after, "state": state, "page": _PAGE, "since": _period(since, None)["since"]}
+            rows = connection.execute(_EXPORT, given).mappings().all()
+        yield from map(_exported, rows)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1]["id"]
+
+
+def _exported(row: RowMapping) -> Row:
+    kept: Row = {**row}
+    cost, unknown, code, error = (kept.pop(name) for name in ("cost", "unknown", "error_code", "error"))
+    kept |= {"tags": json.loads(kept["tags"] or "{}"), "tool_calls": json.loads(kept["tool_calls"] or "null")}
+    kept |= {name: _iso(kept[name]) for name in ("submitted_at", "deadline_at", "finished_at")}
+    kept["truncated"] = None if kept["truncated"] is None else bool(kept["truncated"])
+    return kept | {"cost_usd": None if unknown else usd(cost or 0),
+                   "error": {"code": code, "message": error} if error else None}  # fmt: skip
