@@ -1,0 +1,1 @@
+"""Does the work: runs jobs in their lanes and settles what they cost."""

@@ -1,0 +1,182 @@
+"""Request, Delta, Usage, Answer: the words every provider speaks. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MAX_TOKENS = 10_000_000  # no model writes more; a larger number is a slip of the hand
+
+_IN_BODY = ("model", "messages", "max_tokens", "tools", "tool_choice", "response_format")
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+
+class Message(BaseModel):
+    """One turn; `content` is text or the API's list of parts, other fields are passed on as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    role: Role
+    content: str | list[dict[str, Any]] | None = None
+
+
+class Request(BaseModel):
+    """One chat request in provider-neutral form, plus what its sender knows about it.
+
+    `params` holds every further parameter of OpenAI's chat completions, passed on unchanged.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model: str = Field(min_length=1, max_length=200)
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    interactive: bool = False
+    deadline: datetime | None = None
+    post_process: str | None = None
+    whole: bool = False
+    tags: dict[str, str] = Field(default_factory=dict)
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    client_key: str | None = Field(default=None, max_length=512)
+
+    @field_validator("messages")
+    @classmethod
+    def _says_something(cls, messages: list[Message]) -> list[Message]:
+        if not any(message.content for message in messages if message.role != "system"):
+            raise ValueError("the prompt is empty")
+        return messages
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any], **sender: Any) -> "Request":
+        """The request of a body in OpenAI's chat form; `sender` is what its sender knows. ValidationError when bad."""
+        known = {name: body[name] for name in _IN_BODY if name in body}
+        return cls(**known, params={name: value for name, value in body.items() if name not in _IN_BODY}, **sender)
+
+    @property
+    def schema_(self) -> Mapping[str, Any] | None:
+        """The JSON Schema that the answer must fit, or None."""
+        wanted = self.response_format or {}
+        if wanted.get("type") != "json_schema":
+            return None
+        schema = (wanted.get("json_schema") or {}).get("schema")
+        return schema if isinstance(schema, dict) else None
+
+    @property
+    def forced_tool(self) -> bool:
+        """Whether the answer must be a tool call."""
+        return bool(self.tools) and (isinstance(self.tool_choice, dict) or self.tool_choice == "required")
+
+    @property
+    def tool_loop_step(self) -> bool:
+        """Whether a program waits for this answer to take its next step: the last turn is a tool's result."""
+        return self.messages[-1].role in ("tool", "function")
+
+    @property
+    def structured(self) -> bool:
+        """Whether the answer is of use only as a whole."""
+        wanted = (self.response_format or {}).get("type")
+        return wanted in ("json_schema", "json_object") or self.forced_tool or self.whole or bool(self.post_process)
+
+    def body(self) -> dict[str, Any]:
+        """What is sent, in OpenAI's chat form with `max_tokens` as its name for the cap; no field of the sender's."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [message.model_dump(exclude_unset=True) for message in self.messages],
+        }
+        for name in _IN_BODY[2:]:
+            value = getattr(self, name)
+            if value is not None:
+                body[name] = value
+        return {**self.params, **body}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call. `input` includes cached and written ones, `output` includes reasoning."""
+
+    input: int
+    output: int
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a streaming answer, as it came."""
+
+    text: str = ""
+    refusal: str = ""
+    reasoning: str = ""
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for; `arguments` is None and `error` says why when `raw` is not JSON."""
+
+    id: str
+    name: str
+    raw: str
+    arguments: Any = None
+    error: str | None = None
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    COMPLETE = "complete"
+    TRUNCATED = "truncated"  # stopped at the length limit
+    REFUSED = "refused"
+    FILTERED = "filtered"
+    CUT = "cut"  # the connection ended, or the stream ended without a finish reason
+    TIMED_OUT = "timed_out"
+    MALFORMED = "malformed"
+    PROVIDER_ERROR = "provider_error"
+    CANCELLED = "cancelled"  # left by its reader
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers to a request."""
+
+    text: str = ""
+    refusal: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call brought. `usage` is None when the provider did not say it: unknown, not zero.
+
+    `tier` is the service tier that was served, in the provider's own word; `model` likewise.
+    """
+
+    choices: tuple[Choice, ...]
+    outcome: Outcome
+    usage: Usage | None = None
+    model: str | None = None
+    tier: str | None = None
+    request_id: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Choice:
+        """The first choice; an empty one when there is none."""
+        return self.choices[0] if self.choices else Choice()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the job has succeeded with this answer."""
+        return self.outcome in (Outcome.COMPLETE, Outcome.TRUNCATED)

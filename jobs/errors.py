@@ -1,0 +1,56 @@
+"""One exception tree. Each error says what is wrong, where, and what to do."""
+
+
+class ShunterError(Exception):
+    """The root; `code` is a word for machines, `exit_code` what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, code: str = "error") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UsageError(ShunterError):
+    """What was asked for cannot be understood or done as asked."""
+
+    exit_code = 2
+
+
+class Refused(ShunterError):
+    """A budget, a cap or the policy says no."""
+
+    exit_code = 3
+
+
+class CallError(ShunterError):
+    """A call to a provider did not bring an answer.
+
+    `maybe_billed`: the request was sent and may have been worked on, so its cost is unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "error",
+        status: int | None = None,
+        request_id: str | None = None,
+        maybe_billed: bool = False,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.request_id = request_id
+        self.maybe_billed = maybe_billed
+
+
+class Transient(CallError):
+    """Worth another try later; `retry_after` is the provider's wish in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **facts: object) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]
+        self.retry_after = retry_after
+
+
+class Permanent(CallError):
+    """The same request will fail again."""

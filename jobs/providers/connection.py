@@ -1,0 +1,134 @@
+"""One SDK client an event loop, made on first use; its transport, its authentication and nothing else of it."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import httpx2
+
+from jobs.errors import CallError, Permanent, Transient
+from jobs.providers import Endpoint
+from jobs.providers.answers import decode, encode
+from jobs.providers.failures import Place, failure
+
+NO_KEY = "none"  # a compatible server may want no key, and the SDKs want one
+LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=1000)
+UNREAD = {"X-Stainless-Raw-Response": "stream"}  # the SDKs' own word for: leave the body on the wire
+
+Make = Callable[[str, str], Any]
+
+
+@cache
+def transport() -> dict[str, Any]:
+    """What every SDK client's HTTP client is made with; reading the trust store costs more than all the rest."""
+    return {"verify": httpx2.create_ssl_context(), "limits": LIMITS}
+
+
+class Connection:
+    """Raw requests through an SDK's client, so that a hot call costs one JSON decode and no models."""
+
+    def __init__(self, endpoint: Endpoint, make: Make) -> None:
+        self.endpoint = endpoint
+        self._make = make
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    def place(self, model: str = "") -> Place:
+        """Where a call goes, for the texts of its errors."""
+        host = self.endpoint.base_url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        return Place(host or repr(self.endpoint.base_url), self.endpoint.key_env, self._key(), model)
+
+    def _key(self) -> str:
+        return os.environ.get(self.endpoint.key_env, "").strip()
+
+    def client(self) -> Any:
+        """This loop's SDK client; making the first one takes time that is no answer's."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            key = self._checked_key()
+            try:
+                client = self._make(self.endpoint.base_url.rstrip("/"), key)
+            except Exception as error:
+                raise failure(error, self.place(), sent=False) from None
+            self._clients[loop] = client
+        return client
+
+    def _checked_key(self) -> str:
+        key, name = self._key(), self.endpoint.key_env
+        if not key and self.endpoint.own:
+            raise Permanent(f"no key for {self.place().host}: set {name}", code="no_key")
+        if not (key.isascii() and key.isprintable()):
+            raise Permanent(f"the key in {name} has characters that no header can carry: set it anew", code="bad_key")
+        return key or NO_KEY
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: Any = None,
+        timeout: httpx2.Timeout,  # noqa: ASYNC109 - of the socket; the whole is bounded by the caller
+        unread: bool = False,
+        **more: Any,
+    ) -> httpx2.Response:
+        """The response of a request, its body read or (`unread`) still on the wire; raises what the SDK raises."""
+        options = {"timeout": timeout, "params": more.pop("params", {})}
+        headers = {**(UNREAD if unread else {}), **more.pop("headers", {})}
+        if headers:
+            options["headers"] = headers
+        client = self.client()
+        if method == "post":
+            if "files" in more:
+                options["headers"] = {"Content-Type": "multipart/form-data"}
+                more["body"] = more.pop("form")
+            response = await client.post(path, cast_to=httpx2.Response, content=content, options=options, **more)
+        else:
+            response = await getattr(client, method)(path, cast_to=httpx2.Response, options=options)
+        assert isinstance(response, httpx2.Response)
+        return response
+
+    async def ask(
+        self, method: str, path: str, *, body: Any = None, seconds: float = 60.0, creates: bool = False, **more: Any
+    ) -> dict[str, Any]:
+        """The JSON object that a management call answers with, or a CallError."""
+        if body is not None:
+            more["content"] = encode(body)
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self.send(method, path, timeout=httpx2.Timeout(seconds, connect=5.0), **more)
+            answer = decode(response.content) if response.content or method != "delete" else {}
+        except Exception as error:
+            raise failure(error, self.place(), creates=creates, sent=creates) from None
+        if not isinstance(answer, dict):
+            text = f"{self.place().host} answered {path} with what is no JSON object"
+            raise Transient(text, code="malformed", status=response.status_code, maybe_billed=creates)
+        return answer
+
+    def failure(self, error: BaseException, model: str = "") -> CallError:
+        """The CallError that an exception of a call is."""
+        return failure(error, self.place(model))
+
+    def id_of(self, answer: Mapping[str, Any], what: str) -> str:
+        """The id of what a POST made; an answer without one leaves open what was made."""
+        if not (isinstance(answer.get("id"), str) and answer["id"]):
+            text = f"{self.place().host} answered without the id of {what}"
+            raise Transient(text, code="malformed", maybe_billed=True)
+        return str(answer["id"])
+
+    def clean(self, text: str | None) -> str | None:
+        """A provider's text without anything like a key."""
+        return self.place().clean(text) if text else text
+
+    async def close(self) -> None:
+        """Close this loop's connections; those of a loop that is gone went with it."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """A header's value in lower case, empty when absent."""
+    return headers.get(name, "").lower()

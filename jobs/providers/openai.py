@@ -1,0 +1,57 @@
+"""OpenAI chat completions, and every compatible server, through the openai SDK."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import openai
+
+from jobs.chat import Answer, Delta, Request
+from jobs.providers import Endpoint, Timeouts, calls
+from jobs.providers.answers import Head, encode
+from jobs.providers.connection import Connection, transport
+from jobs.providers.openai_wire import Accumulator, answer_from, body_of, choices_asked
+
+PATH = "/chat/completions"
+
+
+def client(base_url: str, key: str) -> Any:
+    """An SDK client that retries nothing."""
+    http = openai.DefaultAsyncHttpx2Client(**transport())
+    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http)
+
+
+class OpenAIChat:
+    """A Provider."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._connection = Connection(endpoint, client)
+
+    async def complete(self, request: Request, *, tier: str, timeouts: Timeouts) -> Answer:
+        """One plain call."""
+        body = encode(body_of(request, own=self.endpoint.own, tier=tier))
+        return await calls.complete(
+            self._connection, PATH, body, model=request.model, timeouts=timeouts, read=_reader(request)
+        )
+
+    def stream(self, request: Request, *, tier: str, timeouts: Timeouts) -> AsyncGenerator[Delta | Answer]:
+        """One streamed call."""
+
+        def body() -> bytes:
+            return encode(body_of(request, own=self.endpoint.own, tier=tier, stream=True))
+
+        wire = Accumulator(choices_asked(request))
+        return calls.stream(
+            self._connection, PATH, body, wire, model=request.model, timeouts=timeouts, read=_reader(request)
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connection.close()
+
+
+def _reader(request: Request) -> calls.ReadBody:
+    def read(data: bytes, head: Head) -> Answer:
+        return answer_from(data, head, choices=choices_asked(request))
+
+    return read

@@ -1,0 +1,237 @@
+"""Chat completions on the wire: a Request as a body, chunks and bodies as an Answer. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jobs.chat import Answer, Choice, Delta, Outcome, Request, ToolCall, Usage
+from jobs.errors import CallError
+from jobs.providers.answers import (
+    Head,
+    count,
+    decode,
+    encode,
+    ending,
+    error_of,
+    listed,
+    no_answer,
+    outcome_of,
+    start_of,
+    text_of,
+    tool_call,
+)
+
+NOT_THE_USERS = ("stream", "stream_options", "service_tier")  # the lane and the tier say these
+
+
+def body_of(request: Request, *, own: bool, tier: str = "default", stream: bool = False) -> dict[str, Any]:
+    """The JSON body of a call; `own`: the provider's own address, which knows `max_completion_tokens`."""
+    body = {name: value for name, value in request.body().items() if name not in NOT_THE_USERS}
+    asked = body.pop("max_completion_tokens", None)
+    cap = body.pop("max_tokens", None) or asked
+    if cap is not None:
+        body["max_completion_tokens" if own else "max_tokens"] = cap
+    if tier != "default":
+        body["service_tier"] = tier
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    return body
+
+
+def choices_asked(request: Request) -> int:
+    """How many choices the answer must bring."""
+    asked = request.params.get("n")
+    return asked if isinstance(asked, int) and asked > 0 else 1
+
+
+def usage_of(raw: Any) -> Usage | None:
+    """Tokens as the provider counts them; None when it does not say, which all zeros is too."""
+    if not isinstance(raw, Mapping):
+        return None
+    asked, written = raw.get("prompt_tokens", raw.get("input_tokens")), raw.get("completion_tokens")
+    written = raw.get("output_tokens") if written is None else written
+    total = count(raw.get("total_tokens"))
+    if written is None and total:
+        written = max(total - count(asked), 0)
+    if asked is None or written is None or not (count(asked) or count(written)):
+        return None
+    ins = _details(raw, "prompt_tokens_details", "input_tokens_details")
+    outs = _details(raw, "completion_tokens_details", "output_tokens_details")
+    reads, writes, reasoning = (
+        count(ins.get("cached_tokens")),
+        count(ins.get("cache_write_tokens")),
+        count(outs.get("reasoning_tokens")),
+    )
+    read, wrote = count(asked), count(written)
+    if reasoning and total == read + wrote + reasoning:
+        wrote += reasoning  # some servers keep reasoning out of completion_tokens, and bill it
+    cached = min(reads, read)
+    return Usage(read, wrote, cached, min(writes, read - cached), min(reasoning, wrote))
+
+
+def _details(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return next((raw[name] for name in names if isinstance(raw.get(name), Mapping)), {})
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    slot: int = 0
+    free: bool = False  # a custom tool: its input is any text
+    pieces: list[str] = field(default_factory=list)
+
+    def add(self, raw: Mapping[str, Any]) -> None:
+        """Join a fragment; id and name count once, however often they are repeated."""
+        self.id = self.id or text_of(raw.get("id"))
+        self.free = self.free or isinstance(raw.get("custom"), Mapping)
+        self.name = self.name or text_of(_function(raw).get("name"))
+        piece = _function(raw).get("arguments") or _function(raw).get("input")
+        if piece:
+            self.pieces.append(piece if isinstance(piece, str) else encode(piece).decode())
+
+    def close(self, whole: bool) -> ToolCall:
+        raw = "".join(self.pieces)
+        return ToolCall(self.id, self.name, raw, raw) if self.free else tool_call(self.id, self.name, raw, whole=whole)
+
+
+def _function(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = raw.get("function") or raw.get("custom")
+    return function if isinstance(function, Mapping) else {}
+
+
+class _Part:
+    """One choice as it grows."""
+
+    __slots__ = ("_by_slot", "calls", "finish", "legacy", "reasoning", "refusal", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.refusal: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[_Call] = []
+        self.legacy: _Call | None = None  # the old function_call; some servers fill both
+        self.finish: str | None = None
+        self._by_slot: dict[int, _Call] = {}
+
+    def add(self, delta: Mapping[str, Any], index: int) -> Delta | None:
+        """Take in what a delta or a message carries; the piece to show, if any."""
+        text = text_of(delta.get("content"))
+        refusal = text_of(delta.get("refusal"))
+        reasoning = text_of(delta.get("reasoning_content") or delta.get("reasoning"))
+        for position, fragment in enumerate(listed(delta.get("tool_calls"))):
+            if isinstance(fragment, Mapping):
+                self._fragment(fragment, position)
+        if isinstance(delta.get("function_call"), Mapping):
+            self.legacy = self.legacy or _Call()
+            self.legacy.add({"function": delta["function_call"]})
+        if not (text or refusal or reasoning):
+            return None
+        for pieces, piece in ((self.text, text), (self.refusal, refusal), (self.reasoning, reasoning)):
+            if piece:
+                pieces.append(piece)
+        return Delta(text, refusal, reasoning, index)
+
+    def _fragment(self, raw: Mapping[str, Any], position: int) -> None:
+        slot = raw["index"] if isinstance(raw.get("index"), int) else position
+        call = self._by_slot.get(slot)
+        other = call is not None and call.id and text_of(raw.get("id")) not in ("", call.id)
+        if call is None or (other and _function(raw).get("name")):  # some servers give every call the index 0
+            call = self._by_slot[slot] = _Call(slot=slot)
+            self.calls.append(call)
+        call.add(raw)
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.text or self.calls or self.finish or self.refusal or self.reasoning or self.legacy)
+
+    def close(self) -> Choice:
+        whole = self.finish in ("stop", "tool_calls", "function_call")
+        calls = sorted(self.calls, key=lambda call: call.slot) or ([self.legacy] if self.legacy else [])
+        return Choice(
+            "".join(self.text),
+            "".join(self.refusal),
+            "".join(self.reasoning),
+            tuple(call.close(whole) for call in calls),
+            self.finish,
+        )
+
+
+class Accumulator:
+    """Chunks in, deltas out, and one Answer at the end."""
+
+    def __init__(self, choices: int = 1) -> None:
+        self.head = Head()
+        self.over = False  # [DONE] was seen
+        self._asked = choices
+        self._parts: dict[int, _Part] = {}
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._tier: str | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of an answer has come; a role or a usage alone is nothing."""
+        return any(part.begun for part in self._parts.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether every choice has a finish reason."""
+        finished = [part.finish is not None for part in self._parts.values()]
+        return bool(finished) and all(finished) and (self.over or len(finished) >= self._asked)
+
+    def feed(self, chunk: Any) -> list[Delta]:
+        """Take in a chunk (a dict, or the SDK's own) or a whole body; the pieces to show."""
+        body = chunk if isinstance(chunk, dict) else chunk.model_dump()
+        if (usage := body.get("usage")) is not None:
+            self._usage = usage_of(usage) or self._usage
+        self._model = text_of(body.get("model")) or self._model
+        self._tier = text_of(body.get("service_tier")) or self._tier
+        deltas = []
+        for position, raw in enumerate(listed(body.get("choices"))):
+            if isinstance(raw, Mapping) and (delta := self._choice(raw, position)) is not None:
+                deltas.append(delta)
+        return deltas
+
+    def _choice(self, raw: Mapping[str, Any], position: int) -> Delta | None:
+        delta, reason = raw.get("delta") or raw.get("message"), raw.get("finish_reason")
+        if not delta and not reason and position not in self._parts:
+            return None  # the one empty choice of some usage chunks
+        index = raw["index"] if isinstance(raw.get("index"), int) else position
+        part = self._parts.get(index)
+        if part is None:
+            part = self._parts[index] = _Part()
+        if reason and isinstance(reason, str):
+            part.finish = reason
+        return part.add(delta, index) if isinstance(delta, Mapping) else None
+
+    def finish(self, failure: CallError | None = None) -> Answer:
+        """The answer with all that came; a failure after every finish reason changes nothing."""
+        choices = tuple(part.close() for _, part in sorted(self._parts.items()))
+        outcome, code, error = (outcome_of(choices), None, None) if self.whole else ending(choices, failure)
+        if outcome is Outcome.PROVIDER_ERROR and code is None:
+            code, error = "finish_reason", f"the provider ended with {[c.finish_reason for c in choices]}"
+        usage = self._usage if self.whole else None
+        return Answer(
+            choices, outcome, usage, self._model, self._tier, self.head.request_id, code, error, self.head.headers
+        )
+
+
+def answer_from(data: Any, head: Head | None = None, *, choices: int = 1, tier: str | None = None) -> Answer:
+    """A plain answer from its bytes or its decoded body; what is no answer is MALFORMED or PROVIDER_ERROR."""
+    head = head or Head()
+    try:
+        body = decode(data) if isinstance(data, bytes | str) else data
+    except ValueError:
+        return no_answer(head, Outcome.MALFORMED, "malformed", f"not JSON: {start_of(data)}")
+    if (told := error_of(body)) and not body.get("choices"):
+        return no_answer(head, Outcome.PROVIDER_ERROR, told[0] or told[1] or "provider_error", told[2])
+    accumulator = Accumulator(choices)
+    accumulator.head = head
+    if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
+        return no_answer(head, Outcome.MALFORMED, "malformed", f"no completion: {start_of(encode(body))}")
+    accumulator.feed(body)
+    answer = accumulator.finish()
+    if not answer.choices:
+        return replace(answer, outcome=Outcome.MALFORMED, error_code="malformed", error="the answer has no choices")
+    return answer if tier is None else replace(answer, tier=tier)

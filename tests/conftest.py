@@ -1,0 +1,55 @@
+"""What every test stands on: no outside network, no settings of this machine, a store of its own, a real sandbox."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db.engine import Store, connect
+from db.migrations import migrate
+from jobs.sandbox.server import Sandbox, running
+from jobs.sandbox.settings import SandboxSettings
+
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the outside fails at once."""
+    reach = socket.socket.connect
+
+    def connect_to_loopback(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+            raise AssertionError(f"a test reached for the outside: {address[0]}")
+        reach(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key, base URL, config or data folder of this machine, in this process or in those that it starts."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "SHUNTER_CONFIG",
+                 "SHUNTER_MODEL", "SHUNTER_POLICY", "SHUNTER_DATABASE_URL"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home" / name.lower()))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A migrated database in a file."""
+    opened = connect(f"sqlite:///{tmp_path / 'shunter.db'}")
+    migrate(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox on a free port."""
+    with running(SandboxSettings(batch_seconds=0.1)) as server:
+        yield server
