@@ -1,0 +1,148 @@
+"""Facts go into a decision, and a Decision comes out: the values, and their JSON. Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from json import dumps
+from typing import Any, NamedTuple
+
+from db.money import usd
+from db.states import Lane, Tier
+from jobs.chat import Request
+from router.estimate import Size
+
+
+def iso(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC, to the second, with a Z."""
+    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and asked whether it was seen before
+    """Everything that a rule may look at. Equal facts get equal decisions."""
+
+    interactive: bool  # a person is waiting
+    deadline: datetime | None
+    structured: bool  # the answer is of use only as a whole
+    tool_loop_step: bool  # a program waits for the answer to take its next step
+    input_tokens: int
+    output_p50: int  # expected tokens of the answer
+    output_p90: int
+    provider: str
+    model: str
+    priority: int
+    tags: tuple[tuple[str, str], ...]
+    lane_asked: Lane | None  # from --lane
+    max_cost_nano: int | None  # from --max-cost
+    has_batch: bool | None  # None: not known yet
+
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        size: Size,
+        *,
+        provider: str,
+        has_batch: bool | None,
+        lane_asked: Lane | None = None,
+        max_cost_nano: int | None = None,
+    ) -> "Facts":
+        """The facts of a request."""
+        return cls(
+            interactive=request.interactive,
+            deadline=request.deadline,
+            structured=request.structured,
+            tool_loop_step=request.tool_loop_step,
+            input_tokens=size.input_tokens,
+            output_p50=size.output_p50,
+            output_p90=size.output_p90,
+            provider=provider,
+            model=request.model,
+            priority=request.priority,
+            tags=tuple(sorted(request.tags.items())),
+            lane_asked=lane_asked,
+            max_cost_nano=max_cost_nano,
+            has_batch=has_batch,
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody, a person or a program, waits for the answer."""
+        return self.interactive or self.tool_loop_step
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One lane of a plan, and when to leave it for the next one; None: stay to the end."""
+
+    lane: Lane
+    tier: Tier
+    leave_by: datetime | None = None
+
+    def json(self) -> dict[str, Any]:
+        return {"lane": self.lane.value, "tier": self.tier.value, "leave_by": iso(self.leave_by)}
+
+
+Plan = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A plan that was weighed: its expected cost, its finish, and why it cannot be."""
+
+    plan: Plan
+    feasible: bool
+    why_not: str | None
+    cost_nano: int | None
+    finish_p50: datetime
+    finish_p95: datetime
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "plan": [step.json() for step in self.plan],
+            "feasible": self.feasible,
+            "why_not": self.why_not,
+            "cost_usd": usd(self.cost_nano),
+            "finish_p50": iso(self.finish_p50),
+            "finish_p95": iso(self.finish_p95),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which way a request goes and why, with the roads not taken. `lane` and `tier` are the plan's first."""
+
+    class_: str
+    lane: Lane
+    tier: Tier
+    plan: Plan
+    rule: str
+    reason: str
+    input_tokens: int
+    output_p50: int
+    output_p90: int
+    cost_nano: int | None
+    cost_p90_nano: int | None  # what an attempt puts at risk
+    finish_by: datetime
+    options: tuple[Option, ...]
+    policy: str
+
+    @property
+    def id(self) -> str:
+        """A hash of the content: equal decisions have one id."""
+        content = [self.json(), self.input_tokens, self.policy]
+        return sha256(dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:24]
+
+    def json(self) -> dict[str, Any]:
+        """The decision in its documented JSON form."""
+        return {
+            "class": self.class_,
+            "lane": self.lane.value,
+            "tier": self.tier.value,
+            "plan": [step.json() for step in self.plan],
+            "rule": self.rule,
+            "reason": self.reason,
+            "expected_output_tokens": {"p50": self.output_p50, "p90": self.output_p90},
+            "cost_usd": usd(self.cost_nano),
+            "finish_by": iso(self.finish_by),
+            "options": [option.json() for option in self.options],
+        }
