@@ -1,0 +1,98 @@
+"""What whoever runs jobs works with: the store, the providers, the clock and the settings, as values."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from db import queue
+from db.engine import Store
+from jobs.clock import Clock
+from jobs.errors import UsageError
+from jobs.providers import BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One process that runs jobs.
+
+    `owner` names it in leases; `install` marks what this installation makes at a provider. `grace_s` is how long an
+    empty list of a provider is not trusted after an unclear POST, in seconds.
+    """
+
+    store: Store
+    endpoints: Mapping[str, Endpoint]
+    owner: str
+    install: str
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    concurrency: int = 16
+    lease_s: float = 120.0
+    grace_s: float = 600.0
+    has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
+    _open: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def endpoint(self, provider: str) -> Endpoint:
+        """Where the provider is; UsageError that says which key to set when it is not configured."""
+        if provider not in self.endpoints:
+            raise UsageError(self.missing(provider), code="no_key")
+        return self.endpoints[provider]
+
+    def missing(self, provider: str) -> str:
+        """What to say of a provider that is not configured."""
+        key = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}.get(provider, "its key")
+        return f"no key for {provider}: set {key} (or its base URL), or try `shunter demo`"
+
+    def provider(self, name: str) -> Provider:
+        """The provider of calls, made on first use."""
+        return self._once("call", name, PROVIDERS[name])
+
+    def batch_provider(self, name: str) -> BatchProvider:
+        """The provider of batches, made on first use."""
+        return self._once("batch", name, self._patient)
+
+    def _patient(self, endpoint: Endpoint) -> BatchProvider:
+        """A POST must be over before an empty list is trusted."""
+        provider = BATCH_PROVIDERS[endpoint.provider](endpoint)
+        provider.post_seconds = min(provider.post_seconds, self.grace_s)
+        return provider
+
+    def _once(self, kind: str, name: str, make: Callable[[Endpoint], T]) -> T:
+        if (kind, name) not in self._open:
+            self._open[kind, name] = make(self.endpoint(name))
+        return self._open[kind, name]  # type: ignore[no-any-return]
+
+    def until(self) -> datetime:
+        """When a lease taken now ends."""
+        return self.clock.now() + timedelta(seconds=self.lease_s)
+
+    async def db(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Call a function of `db` with the store, off the event loop: the one seam between async work and SQL."""
+        return await asyncio.to_thread(function, self.store, *args, **options)
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[None]:
+        """Keep the leases of this owner's jobs alive until the block ends."""
+        task = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease_s / 3)
+            with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
+                await self.db(queue.renew, self.owner, self.until())
+
+    async def close(self) -> None:
+        """Close every connection to a provider."""
+        while self._open:
+            _, provider = self._open.popitem()
+            await provider.close()

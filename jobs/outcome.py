@@ -1,0 +1,159 @@
+"""From how a call ended to what it cost and what becomes of its job. No I/O."""
+
+from datetime import datetime
+from typing import Any
+
+from db.ledger import Charge
+from db.settle import Again, Cancelled, Ending, Failed, Held, Succeeded, Text
+from db.states import AttemptState, Lane
+from jobs import pricing
+from jobs.chat import Answer, Choice, Outcome, Request, ToolCall
+from jobs.clock import Stopwatch
+from jobs.errors import CallError
+from jobs.providers import Endpoint
+from jobs.retry import MAX_ATTEMPTS, retry
+
+WHY = {
+    Outcome.REFUSED: "the model refused to answer",
+    Outcome.FILTERED: "the provider's content filter stopped the answer",
+    Outcome.CUT: "the answer was cut off before its end",
+    Outcome.TIMED_OUT: "the answer stopped coming and its time ran out",
+    Outcome.MALFORMED: "the provider sent something that is not an answer",
+    Outcome.PROVIDER_ERROR: "the provider broke off with an error",
+    Outcome.CANCELLED: "its reader left",
+}
+STOPPED = "the worker was stopped before the answer came"
+
+
+def charge(
+    answer: Answer,
+    lane: Lane,
+    tier: str,
+    model: str,
+    endpoint: Endpoint,
+    at: datetime,
+    watch: Stopwatch | None = None,
+) -> Charge:
+    """What an answer cost; unknown where the provider did not say what it used. The tier that was served counts."""
+    facts: dict[str, Any] = {
+        "request_id": answer.request_id,
+        "first_token_ms": watch.first_token_ms if watch else None,
+        "total_ms": watch.ms() if watch else None,
+        "error_code": answer.error_code or (None if answer.usable else answer.outcome.value),
+        "error": answer.error or WHY.get(answer.outcome),
+    }
+    usage = answer.usage
+    if usage is None:
+        return Charge(AttemptState.UNKNOWN, **facts)
+    where: dict[str, Any] = {"provider": endpoint.provider, "own": endpoint.own, "at": at}
+    served: dict[str, Any] = {"lane": lane, "tier": answer.tier or tier}
+    paid = pricing.price(usage, model=answer.model or model, **served, **where)
+    if paid.nano is None:  # a server's own name for the model that was asked for
+        paid = pricing.price(usage, model=model, **served, **where)
+    standard = pricing.standard(usage, model=model, **where)
+    return Charge(
+        AttemptState.OK if answer.usable else AttemptState.FAILED,
+        cost_nano=paid.nano,
+        cost_source=paid.source,
+        standard_nano=standard.nano,
+        price=paid.name,
+        tier=answer.tier or tier,
+        input_tokens=usage.input,
+        cached_tokens=usage.cached,
+        cache_write_tokens=usage.cache_write,
+        output_tokens=usage.output,
+        reasoning_tokens=usage.reasoning,
+        **facts,
+    )
+
+
+def failed_charge(error: CallError, watch: Stopwatch | None = None) -> Charge:
+    """What a call without an answer cost: nothing when it is known that no work was done, else unknown."""
+    if not error.maybe_billed:
+        return Charge.free(AttemptState.FAILED, code=error.code, error=str(error))
+    total = watch.ms() if watch else None
+    return Charge(AttemptState.UNKNOWN, error_code=error.code, error=str(error), total_ms=total,
+                  request_id=error.request_id)  # fmt: skip
+
+
+def ending(answer: Answer, request: Request, n: int, now: datetime) -> Ending:
+    """What becomes of a job with this answer, its text kept in every case."""
+    result = text_of(answer)
+    if answer.outcome == Outcome.CANCELLED:
+        return Cancelled(result)
+    if not answer.usable:
+        return Failed(answer.error_code or answer.outcome.value, answer.error or WHY[answer.outcome], result)
+    if why := mismatch(answer.first, request):
+        if n == 1:  # asked once more, and charged for both
+            return Again(now, "schema_mismatch", why, result)
+        return Failed("schema_mismatch", why, result)
+    return Succeeded(result)
+
+
+def ending_of(error: CallError, n: int, now: datetime) -> Ending:
+    """What becomes of a job whose call brought no answer."""
+    when = retry(error, n, now)
+    if when is None:
+        tries = f" (tried {n} times)" if n >= MAX_ATTEMPTS else ""
+        return Failed(error.code, f"{error}{tries}")
+    return Again(when, error.code, str(error))
+
+
+def stopped(result: Text | None, n: int, now: datetime) -> Ending:
+    """What becomes of a job whose worker was stopped: nobody cancelled it, so it is tried again."""
+    if n >= MAX_ATTEMPTS:
+        return Failed("stopped", f"{STOPPED} (tried {n} times)", result)
+    return Again(now, "stopped", STOPPED, result)
+
+
+def held(ending: Ending) -> Ending:
+    """The same ending for an owner that tries again by itself: the job stays its own."""
+    return Held(ending.result) if isinstance(ending, Again) else ending
+
+
+def text_of(answer: Answer) -> Text:
+    """The words of an answer, as they are kept."""
+    first = answer.first
+    return Text(
+        text=first.text,
+        refusal=first.refusal or None,
+        tool_calls=[_call(call) for call in first.tool_calls] or None,
+        choices=[_choice(choice) for choice in answer.choices] if len(answer.choices) > 1 else None,
+        finish_reason=first.finish_reason,
+        truncated=answer.outcome == Outcome.TRUNCATED,
+        partial=not answer.usable,
+    )
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    error = {"error": call.error} if call.error else {}
+    return {"id": call.id, "name": call.name, "arguments": call.arguments, "raw": call.raw, **error}
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    calls = [_call(call) for call in choice.tool_calls]
+    return {"text": choice.text, "finish_reason": choice.finish_reason, "tool_calls": calls or None}
+
+
+def mismatch(choice: Choice, request: Request) -> str | None:
+    """Why a structured answer is not what was asked for; None when it is, or nothing was."""
+    wanted = (request.response_format or {}).get("type")
+    if wanted not in ("json_schema", "json_object") or choice.tool_calls:
+        return None
+    import orjson
+
+    try:
+        value = orjson.loads(choice.text)
+    except orjson.JSONDecodeError as error:
+        return f"the answer is not JSON: {error}"
+    schema = request.schema_
+    if schema is None:
+        return None if isinstance(value, dict) else "the answer is not a JSON object"
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    try:  # an empty registry: a $ref of somebody's schema must not make this process fetch an address
+        wrong = next(iter(Draft202012Validator(schema, registry=Registry()).iter_errors(value)), None)
+    except Exception as error:  # whatever a broken schema makes the library raise: the answer is kept
+        return f"the schema cannot be used: {type(error).__name__}: {error}"
+    return f"the answer does not fit the schema at {wrong.json_path}: {wrong.message}" if wrong else None

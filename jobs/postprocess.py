@@ -1,0 +1,34 @@
+"""Give a whole answer to a command of the user's and keep what it prints."""
+
+import asyncio
+from dataclasses import replace
+
+from db.settle import Ending, Failed, Succeeded, Text
+
+_LIMIT_S = 300.0
+_SAID = 500  # characters of what it said on stderr that an error repeats
+
+
+async def apply(ending: Ending, command: str | None) -> Ending:
+    """The ending after the command had the answer on stdin: its stdout kept, or failed with the answer kept."""
+    if command is None or not isinstance(ending, Succeeded):
+        return ending
+    code, output, said = await _run(command, ending.result.text)
+    result: Text = replace(ending.result, output=output)
+    if code == 0:
+        return Succeeded(result)
+    why = f"--post-process {command!r} ended with {code}: {said.strip()[-_SAID:] or 'it said nothing on stderr'}"
+    return Failed("post_process", why, result)
+
+
+async def _run(command: str, text: str) -> tuple[int | str, str, str]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_shell(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            output, said = await process.communicate(text.encode())
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return f"a time-out after {_LIMIT_S:.0f} s", "", ""
+    return process.returncode or 0, output.decode(errors="replace"), said.decode(errors="replace")

@@ -1,0 +1,182 @@
+"""From the words of the command line to a request; every mistake says what, where and what to do."""
+
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from db.money import NANO
+from db.states import Lane
+from jobs.chat import Request
+from jobs.errors import UsageError
+from router import when
+from router.dispatch import Router, Wish
+from router.intake import Defaults, Reader, Row
+from router.intake import Kind as FileKind
+
+LANES = ("stream", "sync", "batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of submit and explain, as they were given."""
+
+    prompt: str | None = None
+    file: str | None = None
+    kind: str | None = None
+    model: str | None = None
+    system: str | None = None
+    schema: str | None = None
+    tools: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    post_process: str | None = None
+    whole: bool = False
+    interactive: bool | None = None
+    deadline: str | None = None
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    key: str | None = None
+    lane: str | None = None
+    max_cost: str | None = None
+    again: bool = False
+    wait: bool = False
+
+    def wish(self) -> Wish:
+        """What was asked beside the request."""
+        return Wish(lane_of(self.lane), nano_of(self.max_cost), again=self.again, here=self.wait)
+
+    def defaults(self, router: Router, now: datetime) -> Defaults:
+        """What holds for the prompt, or for every row that does not say it itself."""
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError(f"--max-tokens is {self.max_tokens}: it must be 1 or more")
+        if not -1000 <= self.priority <= 1000:
+            raise UsageError(f"--priority is {self.priority}: it must be between -1000 and 1000")
+        return Defaults(
+            model=router.model(self.model),
+            system=self.system,
+            response_format=schema_of(self.schema) if self.schema else None,
+            tools=[tool for path in self.tools for tool in tools_of(path)] or None,
+            max_tokens=self.max_tokens,
+            deadline=when.moment(self.deadline, now, past=False) if self.deadline else None,
+            tags=tags_of(self.tags),
+            priority=self.priority,
+            post_process=self.post_process,
+            whole=self.whole,
+        )
+
+    def request(self, router: Router) -> Request:
+        """The one request of a prompt."""
+        defaults = self.defaults(router, router.clock.now())
+        try:  # one row of a file, so that a prompt is checked as every row is
+            row = orjson.dumps({"prompt": self._text()} | ({"custom_id": self.key} if self.key else {}))
+        except TypeError:
+            raise UsageError("the prompt is not UTF-8; check the terminal's encoding") from None
+        item = next(iter(Reader(BytesIO(row), FileKind.JSONL, defaults, name="the prompt")))
+        if not isinstance(item, Row):
+            raise UsageError(item.reason)
+        interactive = defaults.deadline is None if self.interactive is None else self.interactive
+        return item.request.model_copy(update={"interactive": interactive})
+
+    def _text(self) -> str:
+        if self.prompt is None:
+            raise UsageError('nothing to submit: give a prompt ("…"), - to read one from stdin, or --file FILE')
+        if self.prompt != "-":
+            return self.prompt
+        raw = sys.stdin.buffer.read()
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            at = f"byte {error.start + 1}"
+            raise UsageError(f"stdin is not UTF-8 at {at}; convert it first (`iconv -f latin1 -t utf-8`)") from None
+
+
+def lane_of(word: str | None) -> Lane | None:
+    """The lane that a word names."""
+    if word is None:
+        return None
+    if word not in LANES:
+        raise UsageError(f"--lane is {word!r}: it must be one of {', '.join(LANES)}")
+    return Lane(word)
+
+
+def nano_of(dollars: str | None) -> int | None:
+    """Whole nano-dollars of an amount in USD."""
+    if dollars is None:
+        return None
+    try:
+        amount = Decimal(dollars.lstrip("$"))
+    except InvalidOperation:
+        raise UsageError(f"--max-cost is {dollars!r}: write an amount in USD, such as 0.25") from None
+    if not amount.is_finite() or not 0 < amount <= 1_000_000:
+        raise UsageError(f"--max-cost is {dollars}: it must be above 0 and at most 1000000")
+    return int(amount * NANO)
+
+
+def tags_of(words: tuple[str, ...]) -> dict[str, str]:
+    """Tags of `key=value` words."""
+    tags = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UsageError(f"--tag is {word!r}: write key=value")
+        tags[key] = value
+    return tags
+
+
+def schema_of(path: str) -> dict[str, Any]:
+    """A response_format that asks for the schema of a file."""
+    found = _json_file(path, "--schema")
+    if not isinstance(found, dict):
+        raise UsageError(f"--schema {path}: a JSON Schema is an object, and this is {_kind(found)}")
+    schema = found["schema"] if isinstance(found.get("schema"), dict) and "name" in found else found
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise UsageError(f"--schema {path}: not a JSON Schema at {error.json_path}: {error.message}") from None
+    name = "".join(sign if sign.isalnum() or sign in "_-" else "_" for sign in Path(path).stem)[:64] or "answer"
+    wrapped = found if schema is not found else {"name": name, "schema": schema, "strict": _strict(schema)}
+    return {"type": "json_schema", "json_schema": wrapped}
+
+
+def _strict(schema: Any) -> bool:
+    """Whether every object of a schema is closed and requires all it names, as OpenAI's strict mode wants it."""
+    if isinstance(schema, list):
+        return all(_strict(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" or "properties" in schema:
+        names = set(schema.get("properties") or {})
+        if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != names:
+            return False
+    return all(_strict(part) for part in schema.values())
+
+
+def tools_of(path: str) -> list[dict[str, Any]]:
+    """The tools that a file defines, one or a list, in OpenAI's form."""
+    found = _json_file(path, "--tool")
+    tools = found if isinstance(found, list) else [found]
+    for tool in tools:
+        if not isinstance(tool, dict) or not isinstance((tool.get("function") or tool).get("name"), str):
+            raise UsageError(f'--tool {path}: a tool is {{"name": …, "description": …, "parameters": {{…}}}}')
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
+
+
+def _json_file(path: str, option: str) -> Any:
+    try:
+        return orjson.loads(Path(path).expanduser().read_bytes())
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{option} {path}: not JSON: {error}") from None
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), "null")

@@ -1,0 +1,104 @@
+"""db path, migrate and backup."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from db.engine import Store
+
+app = typer.Typer(no_args_is_help=True, help="The database: where it is, its schema, its backup.")
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+@app.command()
+def path(json: Json = False) -> None:
+    """Where the database is; it need not be there yet.
+
+    Examples:
+
+      sqlite3 "$(shunter db path)" .tables
+    """
+    from sqlalchemy.engine import make_url
+
+    from router import show
+    from router.settings import load
+
+    url = load().database_url
+    where = make_url(url).database or url
+    show.data({"path": where, "exists": Path(where).expanduser().exists()}) if json else show.text(where)
+
+
+@app.command()
+def migrate(json: Json = False) -> None:
+    """Make the database where there is none, and bring it up to date. Every other command does the same.
+
+    Examples:
+
+      shunter db migrate
+    """
+    from contextlib import closing
+
+    from db.engine import connect
+    from db.migrations import migrate, version
+    from router import show
+    from router.settings import load
+
+    with closing(connect(load().database_url)) as store:
+        applied = migrate(store)
+        with store.read() as connection:
+            schema = version(connection)
+    if json:
+        show.data({"path": str(store.path), "schema": schema, "applied": applied})
+    else:
+        show.say(f"{store.path}: schema {schema}, {applied or 'no'} migration{'' if applied == 1 else 's'} applied")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="A new file; an old one is never overwritten.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Copy the database into a new file, for its owner only, while others go on writing.
+
+    Examples:
+
+      shunter db backup ~/shunter-2027-01-31.db
+    """
+    from contextlib import closing
+
+    from router import show
+    from router.opening import open_store
+
+    target = file.expanduser()
+    with closing(open_store()) as store:
+        _copy(store, target)
+    size = target.stat().st_size
+    show.data({"path": str(target), "bytes": size}) if json else show.say(f"{target}: {size:,} bytes")
+
+
+def _copy(store: "Store", target: Path) -> None:
+    """SQLite's own backup, in one piece; what was begun is removed when it fails."""
+    import os
+    import sqlite3
+    from contextlib import closing
+
+    from jobs.errors import ShunterError, UsageError
+
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise UsageError(f"{target} is there already; name a new file") from None
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+    assert store.path is not None  # every store is a file
+    try:
+        with closing(sqlite3.connect(store.path, timeout=30)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+    except (sqlite3.Error, KeyboardInterrupt) as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ShunterError(f"backup to {target} failed: {error}") from error

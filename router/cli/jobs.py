@@ -1,0 +1,251 @@
+"""jobs list, show, cancel, retry, wait and export."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from db.engine import Store
+
+app = typer.Typer(no_args_is_help=True, help="Look at jobs, cancel them, try them again, wait for them.")
+
+Ids = Annotated[list[str], typer.Argument(help="Jobs: ids, beginnings of ids, or client keys.", show_default=False)]
+State = Annotated[
+    str | None, typer.Option("--state", help="queued, running, submitted, succeeded, failed or cancelled.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+@app.command("list")
+def list_(
+    state: State = None,
+    after: Annotated[str | None, typer.Option("--after", help="Older than this job: the `next` of a page.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Jobs on the page.", min=1, max=1000)] = 50,
+    json: Json = False,
+) -> None:
+    """Jobs, newest first.
+
+    Examples:
+
+      shunter jobs list --state failed
+    """
+    from contextlib import closing
+
+    from db import lookup
+    from router import show
+    from router.opening import open_store
+
+    with closing(open_store()) as store:
+        page = lookup.jobs(store, state=_known_state(state), after=after, limit=limit)
+    show.data(page) if json else show.jobs(page)
+
+
+@app.command("show")
+def show_(
+    job: Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the beginning of it, or its client key.")],
+    json: Json = False,
+) -> None:
+    """One job: its answer, why it took its lane, and what each attempt cost.
+
+    Examples:
+
+      shunter jobs show 06a3 --json
+    """
+    from contextlib import closing
+
+    from db import lookup
+    from router import show
+    from router.opening import open_store
+
+    with closing(open_store()) as store:
+        view = lookup.job(store, _find(store, job))
+    assert view is not None
+    show.data(view) if json else show.job(view)
+
+
+@app.command()
+def cancel(ids: Ids, json: Json = False) -> None:
+    """Cancel jobs that wait or are inside a batch. What the provider has begun by then may still be billed.
+
+    Examples:
+
+      shunter jobs cancel 06a3tq 06a3tr
+    """
+    from db import queue
+
+    _move(ids, queue.cancel, "cancelled", "running or final already: left as they are", json=json)
+
+
+@app.command()
+def retry(ids: Ids, json: Json = False) -> None:
+    """Queue failed or cancelled jobs again.
+
+    Examples:
+
+      shunter jobs retry invoice-17
+    """
+    from db import queue
+
+    _move(ids, queue.retry, "queued", "neither failed nor cancelled: left as they are", json=json)
+
+
+@app.command()
+def wait(
+    ids: Ids,
+    timeout: Annotated[str | None, typer.Option("--timeout", help="At most so long: 90s, 10m, 2h.")] = None,
+    json: Json = False,
+) -> None:
+    """Wait until the jobs are final: exit 0 when all succeeded, 4 when not, 1 when the time was over before.
+
+    Examples:
+
+      shunter jobs wait --timeout 2h invoice-17 && shunter jobs show invoice-17
+    """
+    from contextlib import closing
+
+    from router import show
+    from router.opening import open_store
+    from router.when import duration
+
+    limit = duration(timeout).total_seconds() if timeout else None
+    with closing(open_store()) as store:
+        states = _wait(store, [_find(store, word) for word in ids], limit)
+    if json:
+        show.data({"jobs": [{"id": job_id, "state": state} for job_id, state in states.items()]})
+    raise typer.Exit(0 if set(states.values()) == {"succeeded"} else 4)
+
+
+@app.command()
+def export(
+    state: State = None,
+    since: Annotated[str | None, typer.Option("--since", help="Submitted since: 7d, 24h or an ISO time.")] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="A new file, for its owner only.")] = None,
+) -> None:
+    """Jobs with their answers as JSONL, in the order they came in.
+
+    Examples:
+
+      shunter jobs export --state succeeded --since 24h -o answers.jsonl
+    """
+    from contextlib import closing
+    from datetime import UTC, datetime
+
+    from router import show
+    from router.opening import open_store
+    from router.when import moment
+
+    start = moment(since, datetime.now(UTC), past=True) if since else None
+    with closing(open_store()) as store:
+        count = _export(store, _known_state(state), start, output)
+    if output:
+        show.say(f"{count:,} job{'' if count == 1 else 's'} written to {output}")
+
+
+# ---- what they share ----
+
+
+def _known_state(word: str | None) -> str | None:
+    from db.states import JobState
+    from jobs.errors import UsageError
+
+    if word is not None and word not in list(JobState):
+        raise UsageError(f"--state {word!r} is not one of {', '.join(JobState)}")
+    return word
+
+
+def _find(store: "Store", word: str) -> str:
+    """The one job that the word names."""
+    from db import lookup
+    from jobs.errors import UsageError
+
+    found = lookup.find(store, word)
+    if not found:
+        raise UsageError(f"there is no job {word!r}; `shunter jobs list` shows them", code="not_found")
+    if len(found) > 1:
+        raise UsageError(f"{word!r} can be any of {', '.join(found[:5])}{', …' if len(found) > 2 else ''}; say which")
+    return found[0]
+
+
+def _move(
+    ids: list[str], move: "Callable[[Store, Iterable[str], datetime], list[str]]", moved: str, why: str, *, json: bool
+) -> None:
+    """Cancel or retry; exit 1 when some could not be moved."""
+    from contextlib import closing
+    from datetime import UTC, datetime
+
+    from db import reports
+    from router import show
+    from router.opening import open_store
+
+    with closing(open_store()) as store:
+        wanted = list(dict.fromkeys(_find(store, word) for word in ids))
+        done = set(move(store, wanted, datetime.now(UTC)))
+        rest = reports.states(store, [job_id for job_id in wanted if job_id not in done])
+    if json:
+        left = [{"id": job_id, "state": state} for job_id, state in rest.items()]
+        show.data({moved: [job_id for job_id in wanted if job_id in done], "left": left})
+    else:
+        show.say(f"{len(done)} {moved}")
+    if rest:
+        show.complain(f"{why}: {', '.join(f'{job_id} ({state})' for job_id, state in rest.items())}")
+        raise typer.Exit(1)
+
+
+def _wait(store: "Store", ids: list[str], limit: float | None) -> dict[str, str]:
+    """Until every job is final; says so when nothing moves for a minute. ShunterError when the time is over."""
+    from time import monotonic, sleep
+
+    from db import reports
+    from db.states import FINAL
+    from jobs.errors import ShunterError
+    from router import show
+
+    began = moved = monotonic()
+    before: dict[str, str] = {}
+    with show.progress("waiting", total=len(ids)) as told:
+        while True:
+            states = reports.states(store, ids)
+            left = [job_id for job_id, state in states.items() if state not in FINAL]
+            told(len(states) - len(left))
+            if not left:
+                return states
+            if states != before:
+                before, moved = states, monotonic()
+            elif monotonic() - moved > 60:
+                show.say("nothing has moved for a minute; is a worker running? (`shunter worker --once`)")
+                moved = monotonic()
+            if limit is not None and monotonic() - began >= limit:
+                raise ShunterError(f"{len(left)} of {len(ids)} jobs are not final yet", code="timeout")
+            sleep(0.25)
+
+
+def _export(store: "Store", state: str | None, since: "datetime | None", path: str | None) -> int:
+    """Write the lines; how many."""
+    import os
+    import sys
+    from contextlib import ExitStack
+
+    from orjson import dumps
+
+    from db import reports
+    from jobs.errors import UsageError
+    from router import show
+
+    lines, count = sys.stdout.buffer, 0
+    with ExitStack() as stack:
+        if path:
+            try:
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            except OSError as error:
+                raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+            lines = stack.enter_context(os.fdopen(handle, "wb"))
+        told = stack.enter_context(show.progress("exporting")) if path else None
+        for count, row in enumerate(reports.export(store, state, since), start=1):
+            lines.write(dumps(row) + b"\n")
+            if told:
+                told(count)
+        lines.flush()
+    return count

@@ -1,0 +1,90 @@
+"""policy show and check."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from router.rules import Policy
+
+app = typer.Typer(no_args_is_help=True, help="The rules that decide, and what is wrong with a file of them.")
+
+File = Annotated[Path | None, typer.Option("--policy", help="Another policy file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+@app.command("show")
+def show_(policy: File = None, json: Json = False) -> None:
+    """The policy in force: where it is, its rules in order with their reasons, and its numbers.
+
+    Examples:
+
+      shunter policy show
+
+      cp "$(shunter policy show --json | jq -r .file)" my.toml
+    """
+    from router import rules, show
+
+    path = _path(policy)
+    view = _view(rules.load(path), path)
+    show.data(view) if json else show.policy(view)
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="A policy file; else the one in force.", show_default=False)
+    ] = None,
+) -> None:
+    """Check a policy file: exit 0 when it is good, 2 with the mistake named.
+
+    Examples:
+
+      shunter policy check my.toml
+    """
+    from router import rules, show
+
+    path = _path(file)
+    policy = rules.load(path)
+    show.say(f"{path}: good, {len(policy.rules)} rules")
+
+
+def _path(given: Path | None) -> Path:
+    """The file that is meant: the one given, the one of the settings, or the shipped one."""
+    from router import rules, settings
+
+    return (given.expanduser() if given else settings.load().policy) or rules.SHIPPED
+
+
+def _view(policy: "Policy", path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+    from statistics import NormalDist
+
+    return {
+        "name": policy.name,
+        "file": str(path.absolute()),
+        "confidence": round(NormalDist().cdf(policy.confidence_z), 6),
+        "leave": {name: getattr(policy, name) for name in ("cancel_s", "sync_times", "least_chance")},
+        "timeouts": asdict(policy.timeouts),
+        "priors": asdict(policy.priors),
+        "rules": [
+            {
+                "name": rule.name,
+                "when": dict(_condition(one) for one in rule.when),
+                "class": rule.class_,
+                "lane": rule.lane.value if rule.lane else None,
+                "refuse": rule.refuse,
+                "why": rule.why,
+            }
+            for rule in policy.rules
+        ],
+    }
+
+
+def _condition(one: Any) -> tuple[str, Any]:
+    """A condition as it is written in the file."""
+    if one.test == "has":
+        return one.fact, dict(one.value)
+    value = list(one.value) if one.test == "any" else one.value
+    return (f"{one.fact}_{one.test}" if one.test in ("below", "at_least") else one.fact), value

@@ -1,0 +1,314 @@
+"""Router: decide, record the job, run it now or leave it queued."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from db import facts as kept
+from db import lookup, queue
+from db.engine import Store, connect
+from db.ids import new_id
+from db.migrations import migrate
+from db.queue import Claim, NewJob
+from db.states import Lane
+from jobs import pricing, runner
+from jobs.batch import has_batch_api
+from jobs.chat import Request, Usage
+from jobs.clock import Clock
+from jobs.context import Context
+from jobs.errors import CallError, UsageError
+from jobs.runner import Event
+from router import estimate, settings
+from router.decision import Decision, Facts
+from router.estimate import Size
+from router.intake import canonical
+from router.policy import decide
+from router.rules import Policy, load
+from router.settings import Settings, provider_of
+
+DEFAULT_MODELS = {"openai": "gpt-6-luna", "anthropic": "claude-haiku-5-5"}
+LIVE = (Lane.STREAM, Lane.SYNC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the sender says beside the request.
+
+    A lane of their own; a cap on its cost in nano-dollars; to run a known one `again`; to run live lanes `here`, in
+    this process, though no person waits.
+    """
+
+    lane: Lane | None = None
+    max_cost_nano: int | None = None
+    again: bool = False
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision and the id of its row: equal decisions of one moment are one row."""
+
+    decision: Decision
+    id: str
+    at: datetime
+
+    @classmethod
+    def of(cls, decision: Decision, now: datetime) -> "Decided":
+        """The same decision later is a row of its own, with its own hour."""
+        return cls(decision, f"{decision.id}-{int(now.timestamp()):x}", now)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A job that runs here now, and how it was decided."""
+
+    job_id: str
+    decision: Decision
+    claim: Claim | None  # None: it waits for a worker, or was known already
+
+
+class Router:
+    """The front door. One per process is enough; close it with `await router.close()`.
+
+    Settings come from the environment and config.toml unless they are given.
+    """
+
+    def __init__(self, given: Settings | None = None) -> None:
+        self.settings = given or settings.load()
+        self.clock = Clock()
+        self._owner = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    # ---- deciding ----
+
+    def explain(self, request: Request, wish: Wish | None = None) -> Decision:
+        """How the request would go, and every road not taken. Sends nothing and keeps nothing."""
+        return self.decide(self.facts(request, wish or Wish()), self.clock.now())
+
+    def facts(self, request: Request, wish: Wish) -> Facts:
+        """What the policy looks at; equal facts get equal decisions."""
+        provider = provider_of(request.model, self.settings.endpoints)
+        return Facts.of(
+            request,
+            estimate.measure(request),
+            provider=provider,
+            has_batch=self.has_batch(provider),
+            lane_asked=wish.lane,
+            max_cost_nano=wish.max_cost_nano,
+        )
+
+    def decide(self, facts: Facts, now: datetime) -> Decision:
+        """The decision on these facts at this time."""
+        endpoint = self.settings.endpoints.get(facts.provider)
+        own = endpoint is None or endpoint.own
+
+        def cost(usage: Usage, lane: Lane) -> int | None:
+            where: dict[str, Any] = {"model": facts.model, "provider": facts.provider, "own": own, "at": now}
+            return pricing.price(usage, lane=lane, tier="default", **where).nano
+
+        size = Size(facts.input_tokens, facts.output_p50, facts.output_p90)
+        estimates = estimate.estimate(size, cost=cost, has_batch=facts.has_batch, priors=self.policy.priors)
+        return decide(facts, estimates, self.policy, now)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return load(self.settings.policy)
+
+    def has_batch(self, provider: str) -> bool | None:
+        """Whether the provider has a Batch API, as far as it is known without asking."""
+        endpoint = self.settings.endpoints.get(provider)
+        if provider in self.settings.has_batch:
+            return self.settings.has_batch[provider]
+        if endpoint is None or endpoint.own:
+            return True
+        return self._remembered.get(endpoint.base_url)
+
+    @cached_property
+    def _remembered(self) -> dict[str, bool]:
+        urls = [endpoint.base_url for endpoint in self.settings.endpoints.values()]
+        if not self.exists():
+            return {}
+        found = {url: kept.get(self.store, f"batch_api {url}") for url in urls}
+        return {url: value == "yes" for url, value in found.items() if value is not None}
+
+    async def learn(self, provider: str) -> None:
+        """Ask a server once whether it has a Batch API; one that cannot be reached now is asked by the worker."""
+        if self.has_batch(provider) is None and provider in self.settings.endpoints:
+            with suppress(CallError):
+                self._remembered[self.settings.endpoints[provider].base_url] = await has_batch_api(
+                    self.context(), provider
+                )
+
+    def model(self, given: str | None) -> str:
+        """The model that is meant: the one given, the setting, or the smallest of the configured provider."""
+        if given or self.settings.model:
+            return given or str(self.settings.model)
+        only_anthropic = "openai" not in self.settings.endpoints and "anthropic" in self.settings.endpoints
+        return DEFAULT_MODELS["anthropic" if only_anthropic else "openai"]
+
+    # ---- doing ----
+
+    async def submit(self, request: Request, wish: Wish | None = None) -> dict[str, Any]:
+        """Accept the request and return its job in JSON form: answered if somebody waits for it, else queued."""
+        job_id = ""
+        async with aclosing(self.stream(request, wish)) as events:
+            async for event in events:
+                job_id = event.job_id if isinstance(event, Started) else job_id
+        found = lookup.job(self.store, job_id)
+        assert found is not None
+        return found
+
+    async def stream(self, request: Request, wish: Wish | None = None) -> AsyncGenerator[Started | Event, None]:
+        """First how it was decided, then deltas as they come and how each attempt ended.
+
+        A request that nobody waits for ends after the first event: it is queued for a worker. Closing the generator
+        early cancels the job.
+        """
+        if not request.interactive:
+            await self.learn(provider_of(request.model, self.settings.endpoints))
+        started = await asyncio.to_thread(self.start, request, wish or Wish())
+        context = self.context()
+        try:
+            yield started
+        except GeneratorExit:
+            if started.claim is not None:
+                await runner.leave(context, started.claim)
+            raise
+        if started.claim is None:
+            return
+        async with context.holding(), aclosing(runner.watch(context, started.claim)) as events:
+            async for event in events:
+                yield event
+
+    def start(self, request: Request, wish: Wish) -> Started:
+        """Decide and record one request: leased to this process when it runs at once, else queued."""
+        now = self.clock.now()
+        decided = Decided.of(self.decide(self.facts(request, wish), now), now)
+        self.context().endpoint(provider_of(request.model, self.settings.endpoints))  # a missing key is said first
+        body = canonical(request.body())
+        row_key = self._row_key(request, body, wish)
+        job = self.new_job(request, decided, body, row_key)
+        submission = new_id(now)
+        queue.open_submission(self.store, submission, "prompt", now)
+        claim = None
+        if (request.interactive or wish.here) and decided.decision.lane in LIVE:
+            until = self.context().until()
+            claim = queue.start(self.store, job, submission, row_of(decided), self._owner, until, now)
+            known = claim is None
+        else:
+            known = bool(queue.add(self.store, submission, [row_of(decided)], [job], now))
+        if known:
+            return self._known(row_key, body, request, decided.decision)
+        return Started(job.id, decided.decision, claim)
+
+    def _row_key(self, request: Request, body: str, wish: Wish) -> str:
+        """Without a client key every submit of a prompt is a new job."""
+        if request.client_key is None or wish.again:
+            return f"once {secrets.token_hex(16)}"
+        return f"key {request.client_key}"
+
+    def _known(self, row_key: str, body: str, request: Request, decision: Decision) -> Started:
+        job_id = lookup.by_key(self.store, row_key)
+        assert job_id is not None
+        if lookup.body(self.store, job_id) != body:
+            raise UsageError(
+                f"the key {request.client_key!r} was used for another request (job {job_id}): "
+                "choose another key, or --again to run it as a new job",
+                code="key_reused",
+            )
+        return Started(job_id, decision, None)
+
+    def new_job(self, request: Request, decided: Decided, body: str, row_key: str) -> NewJob:
+        """The row of a request that was decided."""
+        decision = decided.decision
+        return NewJob(
+            id=new_id(decided.at),
+            row_key=row_key,
+            client_key=request.client_key,
+            decision_id=decided.id,
+            lane=decision.lane.value,
+            tier=decision.tier.value,
+            provider=provider_of(request.model, self.settings.endpoints),
+            model=request.model,
+            interactive=request.interactive,
+            priority=request.priority,
+            tags=dict(request.tags) or None,
+            deadline_at=request.deadline,
+            leave_by=decision.plan[0].leave_by,
+            body=body,
+            post_process=request.post_process,
+        )
+
+    # ---- what it works with ----
+
+    def exists(self) -> bool:
+        """Whether there is a database yet; asking makes none."""
+        from sqlalchemy.engine import make_url
+
+        path = make_url(self.settings.database_url).database
+        return path is not None and os.path.exists(path)
+
+    @cached_property
+    def store(self) -> Store:
+        """The database, made and brought up to date at first use."""
+        store = connect(self.settings.database_url)
+        migrate(store)
+        return store
+
+    def context(self, **changes: Any) -> Context:
+        """What running jobs needs; one for the life of the router."""
+        return replace(self._context, **changes) if changes else self._context
+
+    @cached_property
+    def _context(self) -> Context:
+        self.settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Context(
+            store=self.store,
+            endpoints=self.settings.endpoints,
+            owner=self._owner,
+            install=kept.install(self.store),
+            folder=self.settings.folder,
+            clock=self.clock,
+            timeouts=self.policy.timeouts,
+            concurrency=self.settings.concurrency,
+            lease_s=self.settings.lease_seconds,
+            grace_s=self.settings.grace_seconds,
+            has_batch=self.settings.has_batch,
+        )
+
+    async def close(self) -> None:
+        """Close the connections to providers and to the database."""
+        if "_context" in self.__dict__:
+            await self._context.close()
+        if "store" in self.__dict__:
+            await asyncio.to_thread(self.store.close)
+
+
+def row_of(decided: Decided) -> dict[str, Any]:
+    """A decision as it is kept."""
+    decision = decided.decision
+    whole = decision.json()
+    return {
+        "id": decided.id,
+        "class": decision.class_,
+        "lane": decision.lane.value,
+        "tier": decision.tier.value,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "input_tokens": decision.input_tokens,
+        "output_p50": decision.output_p50,
+        "output_p90": decision.output_p90,
+        "cost_nano": decision.cost_nano,
+        "cost_p90_nano": decision.cost_p90_nano,
+        "finish_by": decision.finish_by,
+        "plan": whole["plan"],
+        "options": whole["options"],
+        "policy": decision.policy,
+        "decided_at": decided.at,
+    }

@@ -1,0 +1,125 @@
+"""What doctor looks at: settings, database, account, providers, dead owners, late batches, and what to do for each."""
+
+import asyncio
+import os
+import stat
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from db import reports, settle
+from db.engine import Store, StoreError
+from db.migrations import version
+from jobs.errors import CallError
+from jobs.providers import BATCH_PROVIDERS, Endpoint
+from jobs.retry import MAX_ATTEMPTS
+from router.opening import open_store
+from router.settings import Settings, config_path, load
+
+ASK_S = 10.0  # a provider has this long to answer
+LATE = timedelta(hours=1)  # past its end, or past its next look, after which a batch is overdue
+
+_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+
+
+def examine(settings: Settings | None = None) -> dict[str, Any]:
+    """Everything as one value; `problems` says what is wrong and what to do. Keys are only ever "set" or "not set"."""
+    settings = settings or load()
+    problems: list[str] = []
+    found: dict[str, Any] = {"settings": _settings(settings), "database": None, "account": None}
+    found |= {"rescued": 0, "overdue_batches": []}
+    try:
+        with closing(open_store(settings)) as store:
+            found |= _store(store, datetime.now(UTC), problems)
+    except StoreError as error:
+        problems.append(str(error))
+    found["providers"] = asyncio.run(_providers(settings, problems))
+    return {"ok": not problems, "problems": problems} | found
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    path = config_path()
+    return {
+        "config": str(path),
+        "config_exists": path.exists(),
+        "keys": {name: "set" if os.environ.get(name) else "not set" for name in _KEYS},
+        "model": settings.model,
+        "policy": str(settings.policy) if settings.policy else None,
+        "concurrency": settings.concurrency,
+        "grace_seconds": settings.grace_seconds,
+        "poll_seconds": settings.poll_seconds,
+        "lease_seconds": settings.lease_seconds,
+        "batch_api": dict(settings.has_batch),
+    }
+
+
+def _store(store: Store, now: datetime, problems: list[str]) -> dict[str, Any]:
+    rescued = settle.rescue(store, now, MAX_ATTEMPTS)
+    account, overdue = reports.account(store), _overdue(store, now)
+    if not account["balances"]:
+        problems.append("the account does not balance: keep a backup (`shunter db backup`) and report it as a bug")
+    if overdue:
+        are = "batches are" if len(overdue) > 1 else "batch is"
+        todo = "start `shunter worker` with the key and base URL that made them"
+        problems.append(f"{len(overdue)} {are} overdue ({', '.join(overdue[:3])}): {todo}")
+    return {"database": _database(store, problems), "account": account, "rescued": rescued, "overdue_batches": overdue}
+
+
+def _database(store: Store, problems: list[str]) -> dict[str, Any]:
+    assert store.path is not None  # every store is a file
+    with store.read() as connection:
+        schema = version(connection)
+    about = store.path.stat()
+    mode = stat.S_IMODE(about.st_mode)
+    if mode & 0o077:
+        problems.append(f"others can read {store.path}, which holds prompts and answers: chmod 600 {store.path}")
+    return {"path": str(store.path), "schema": schema, "mode": f"{mode:04o}", "bytes": about.st_size}
+
+
+def _overdue(store: Store, now: datetime) -> list[str]:
+    """Open batches that are past their end, or that nobody has looked at when it was due."""
+    return [
+        row["id"]
+        for row in reports.batches(store, limit=1000)
+        if row["state"] != "imported" and any(_past(row[name], now - LATE) for name in ("expires_at", "next_poll_at"))
+    ]
+
+
+def _past(iso: str | None, limit: datetime) -> bool:
+    return iso is not None and datetime.fromisoformat(iso) < limit
+
+
+async def _providers(settings: Settings, problems: list[str]) -> list[dict[str, Any]]:
+    if not settings.endpoints:
+        problems.append(
+            "no provider is set: set OPENAI_API_KEY or ANTHROPIC_API_KEY (or a base URL), or try `shunter demo`"
+        )
+    return list(await asyncio.gather(*(_ask(one, problems) for one in settings.endpoints.values())))
+
+
+async def _ask(endpoint: Endpoint, problems: list[str]) -> dict[str, Any]:
+    """One look at its list of batches: tells whether it can be reached, takes the key and has a Batch API."""
+    about: dict[str, Any] = {"provider": endpoint.provider, "base_url": _without_password(endpoint.base_url)}
+    about |= {"key": "set" if os.environ.get(endpoint.key_env) else "not set"}
+    provider = BATCH_PROVIDERS[endpoint.provider](endpoint)
+    try:
+        async with asyncio.timeout(ASK_S):
+            batch_api = await provider.has_batch_api()
+    except TimeoutError:
+        problems.append(
+            f"{endpoint.provider} gave no answer in {ASK_S:.0f} s: check {about['base_url']} and the network"
+        )
+        return about | {"reachable": False, "key_accepted": None, "batch_api": None}
+    except CallError as error:
+        problems.append(f"{endpoint.provider}: {error}")
+        refused = error.status in (401, 403)
+        return about | {"reachable": bool(error.status), "key_accepted": False if refused else None, "batch_api": None}
+    finally:
+        await provider.close()
+    return about | {"reachable": True, "key_accepted": True, "batch_api": batch_api}
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,0 +1,145 @@
+"""Reports as tables and as CSV, and the account."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from router.figures import count, money, money_column
+from router.terminal import RIGHT, SHRINK, clean, console, csv, fields, say, styled, table
+from router.when import span
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+View = Mapping[str, Any]
+
+_WIDE = 110  # columns of a terminal from which on nothing is left out
+PERCENTILES = ("p50", "p90", "p95", "p99")
+_MEASURES = {  # what a latency report measures: its name for people, and the unit in seconds
+    "first_token_ms": ("first token", 0.001),
+    "call_ms": ("whole call", 0.001),
+    "wait_s": ("wait to be sent", 1.0),
+    "turnaround_s": ("submit to answer", 1.0),
+}
+_CSV = {
+    "cost": ("jobs", "attempts", "input_tokens", "output_tokens", "cost_usd", "standard_usd", "unknown_attempts"),
+    "savings": ("attempts", "unknown_attempts", "paid_usd", "standard_usd", "saved_usd", "saved_percent"),
+    "latency": tuple(f"{measure}_{part}" for measure in _MEASURES for part in ("count", *PERCENTILES)),
+}
+
+
+def report(kind: str, value: View, by: Sequence[str]) -> None:
+    """Draw a report of this kind: cost, latency or savings."""
+    if not value["rows"]:
+        say("nothing was sent in this time")
+        return
+    {"cost": _cost, "latency": _latency, "savings": _savings}[kind](value, by)
+
+
+def report_csv(kind: str, value: View, by: Sequence[str]) -> None:
+    """The rows of a report as CSV; the percentiles of a latency report are columns of their own."""
+    csv([*by, *_CSV[kind]], (_flat(row) for row in value["rows"]))
+
+
+def _flat(row: View) -> View:
+    flat = dict(row)
+    for measure in _MEASURES:
+        for part, number in (flat.pop(measure, None) or {}).items():
+            flat[f"{measure}_{part}"] = number
+    return flat
+
+
+def _names(row: View, by: Iterable[str]) -> list[str]:
+    return ["-" if row[word] is None else clean(str(row[word])) for word in by]
+
+
+def _totals(by: Sequence[str]) -> list[str]:
+    return ["all", *[""] * (len(by) - 1)] if by else []
+
+
+def _by(by: Iterable[str]) -> list[str | tuple[str, View]]:
+    """The columns to group by: long names give way before figures do, a day or a lane cut off says nothing."""
+    return [word if word in ("day", "lane") else (word, SHRINK) for word in by]
+
+
+def _cost(value: View, by: Sequence[str]) -> None:
+    out, rows = console(), value["rows"]
+    counts = {"jobs": "jobs", "attempts": "attempts", "input_tokens": "tokens in", "output_tokens": "tokens out"}
+    if len(by) > 2 and out.width < _WIDE:
+        counts = {"attempts": "attempts"}
+    after = {"unknown_attempts": "unknown"} if value["unknown_attempts"] else {}
+    names = [*counts.values(), "cost", *after.values()]
+    made = table(*_by(by), *((name, RIGHT) for name in names), show_footer=bool(by))
+    costs = money_column([row["cost_usd"] for row in rows] + [value["total_usd"]])
+    for row, cost in zip(rows, costs, strict=False):
+        made.add_row(*_names(row, by), *_numbers(row, counts), cost, *_numbers(row, after))
+    # A job with attempts in two rows is in both of them, so jobs have no sum.
+    sums = {name: sum(row[name] for row in rows) for name in (*counts, *after)} | {"jobs": None}
+    _foot(made, [*_totals(by), *_numbers(sums, counts), costs[-1], *_numbers(sums, after)])
+    out.print(made)
+    if value["unknown_attempts"]:
+        out.print(styled(_unknown(value), "magenta"))
+
+
+def _numbers(row: View, names: Iterable[str]) -> list[str]:
+    return ["" if row[name] is None else f"{row[name]:,}" for name in names]
+
+
+def _foot(made: "Table", words: Sequence[str]) -> None:
+    for column, word in zip(made.columns, words, strict=True):
+        column.footer = word
+
+
+def _unknown(value: View) -> str:
+    sent = f" ({value['open_attempts']:,} still on their way)" if value["open_attempts"] else ""
+    risk = f"; they may have cost up to {money(value['at_risk_usd'])}" if value["at_risk_usd"] != "0" else ""
+    return f"{count(value['unknown_attempts'], 'attempt')} of unknown cost{sent}{risk}"
+
+
+def _savings(value: View, by: Sequence[str]) -> None:
+    rows = [*value["rows"], value]
+    names = ("attempts", "paid", "as plain calls", "saved", "%")
+    made = table(*_by(by), *((name, RIGHT) for name in names), show_footer=bool(by))
+    columns = [money_column([row[name] for row in rows]) for name in ("paid_usd", "standard_usd", "saved_usd")]
+    percents = ["-" if row["saved_percent"] is None else f"{row['saved_percent']:.1f}" for row in rows]
+    cells = [[f"{row['attempts']:,}", *money, percent]
+             for row, *money, percent in zip(rows, *columns, percents, strict=True)]  # fmt: skip
+    for row, drawn in zip(value["rows"], cells, strict=False):
+        made.add_row(*_names(row, by), *drawn)
+    _foot(made, [*_totals(by), *cells[-1]])
+    out = console()
+    out.print(made)
+    if value["unknown_attempts"]:
+        out.print(styled(f"{count(value['unknown_attempts'], 'attempt')} left out: cost or price unknown", "magenta"))
+
+
+def _latency(value: View, by: Sequence[str]) -> None:
+    made = table(*_by(by), "", *((name, RIGHT) for name in ("count", *PERCENTILES)))
+    rows = [(_names(row, by), row) for row in value["rows"]]
+    for names, row in [*rows, (_totals(by), value)] if len(rows) > 1 else rows:
+        for name, (label, unit) in _MEASURES.items():
+            if row[name]:
+                spans = [span(row[name][part] * unit) for part in PERCENTILES]
+                made.add_row(*names, label, f"{row[name]['count']:,}", *spans)
+                names = [""] * len(by)
+        made.add_section()
+    console().print(made)
+
+
+def account(value: View) -> None:
+    """The account: what was accepted against the states, the attempts against the report."""
+    states = ("queued", "running", "submitted", "succeeded", "failed", "cancelled")
+    held = " + ".join(f"{value[state]:,} {state}" for state in states if value[state]) or "0"
+    balance = styled("balances", "green") if value["balances"] else styled("DOES NOT BALANCE", "bold red")
+    console().print(
+        fields(
+            [
+                ("accepted", f"{value['accepted']:,} = {held}"),
+                ("paid", f"{money(value['attempts_usd'])} over {count(value['attempts'], 'attempt')}"),
+                (
+                    "at risk",
+                    f"{money(value['at_risk_usd'])} ({_unknown(value)})" if value["unknown_attempts"] else None,
+                ),
+                ("account", balance),
+            ]
+        )
+    )

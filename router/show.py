@@ -1,0 +1,281 @@
+"""The one place that draws. What is drawn are the values of the JSON contracts: `--json` says all that can be seen."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from router.figures import ago, count, moment, money, money_column
+from router.reporting import account, report, report_csv
+from router.terminal import (
+    RIGHT,
+    SHRINK,
+    WRAP,
+    bar,
+    clean,
+    complain,
+    console,
+    csv,
+    data,
+    fields,
+    progress,
+    say,
+    sign,
+    styled,
+    table,
+    text,
+)
+from router.when import span
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+__all__ = ["account", "batch", "batches", "complain", "console", "csv", "data", "decision", "doctor", "job", "jobs",
+           "money", "policy", "progress", "report", "report_csv", "say", "text"]  # fmt: skip
+
+View = Mapping[str, Any]
+
+_WIDE = 110  # from this width on there is room for the columns that can be spared
+_STYLES = {
+    "queued": "yellow", "running": "cyan", "submitted": "blue", "succeeded": "green", "failed": "red",
+    "cancelled": "dim", "sent": "cyan", "ok": "green", "expired": "yellow", "unknown": "magenta", "packed": "yellow",
+    "uploaded": "yellow", "unsure": "magenta", "ended": "cyan", "imported": "green",
+}  # fmt: skip
+
+
+def state(word: str) -> "RenderableType":
+    """A state in its colour."""
+    return styled(word, _STYLES.get(word, ""))
+
+
+def plan(steps: Sequence[View]) -> str:
+    """The lanes of a plan in order: "batch → sync"; a tier that is not the usual one is named."""
+    words = [step["lane"] + (f" {step['tier']}" if step["tier"] != "default" else "") for step in steps]
+    return f" {sign('→', '->')} ".join(words)
+
+
+# ---- decisions ----
+
+
+def decision(value: View, since: datetime | None = None) -> None:
+    """Explain a decision in its JSON form: why, then every road with its cost and its time, counted from `since`."""
+    out, since = console(), since or datetime.now(UTC)
+    tokens = value["expected_output_tokens"]
+    out.print(clean(value["reason"]))
+    out.print()
+    out.print(_options(value, since, wide=out.width >= _WIDE))
+    out.print()
+    out.print(
+        fields(
+            [
+                ("class", value["class"]),
+                ("rule", value["rule"] + (f", policy {value['policy']}" if value.get("policy") else "")),
+                ("answer", f"about {count(tokens['p50'], 'token')}, 9 of 10 times at most {tokens['p90']:,}"),
+                ("cost", f"about {money(value['cost_usd'])}" if value["cost_usd"] else "unknown"),
+                ("done by", moment(value["finish_by"])),
+            ]
+        )
+    )
+
+
+def _options(value: View, since: datetime, *, wide: bool) -> "Table":
+    names = ("p50 done in", "p95 done in") if wide else ("p50 in", "p95 in")
+    made = table("", "plan", ("cost", RIGHT), *((name, RIGHT) for name in names), ("", WRAP))
+    costs = money_column([option["cost_usd"] for option in value["options"]])
+    for option, cost in zip(value["options"], costs, strict=True):
+        taken = option["plan"] == value["plan"]
+        finish = [datetime.fromisoformat(option[name]) for name in ("finish_p50", "finish_p95")]
+        times = [span((time - since).total_seconds()) for time in finish]
+        why = option["why_not"] or ""
+        cells = [sign("▶", ">") if taken else "", plan(option["plan"]), cost, *times,
+                 ("taken" + (f", though {why}" if why else "")) if taken else why]  # fmt: skip
+        style = "bold green" if taken else "" if option["feasible"] else "dim"
+        made.add_row(*(styled(cell, style) for cell in cells))
+    return made
+
+
+# ---- jobs ----
+
+
+def job(view: View) -> None:
+    """One job: what it is, how it was decided, each attempt with its cost, and its answer."""
+    out, now = console(), datetime.now(UTC)
+    out.print(fields(_about(view, now)))
+    if view["attempts"]:
+        out.print()
+        out.print(_attempts(view, now))
+    _answer(out, view)
+
+
+def _about(view: View, now: datetime) -> list[tuple[str, "RenderableType | None"]]:
+    error, tier = view["error"], view["tier"]
+    return [
+        ("job", view["id"]),
+        ("key", view["client_key"]),
+        ("state", state(view["state"])),
+        ("lane", f"{view['lane']}{f' {tier}' if tier != 'default' else ''} ({view['class']})"),
+        ("model", f"{view['model']} at {view['provider']}"),
+        ("submitted", moment(view["submitted_at"], now)),
+        ("deadline", moment(view["deadline_at"], now) if view["deadline_at"] else None),
+        ("finished", moment(view["finished_at"], now) if view["finished_at"] else None),
+        ("batch", view["batch"]),
+        ("tags", ", ".join(f"{key}={value}" for key, value in view["tags"].items()) or None),
+        ("cost", money(view["cost_usd"])),
+        ("error", styled(f"{error['message']} ({error['code']})", "red") if error else None),
+        ("why", view["decision"]["reason"]),
+    ]
+
+
+def _attempts(view: View, now: datetime) -> "Table":
+    attempts = view["attempts"]
+    made = table(("try", RIGHT), "state", "lane", "sent", ("took", RIGHT), ("tokens", RIGHT), ("cost", RIGHT),
+                 ("", WRAP))  # fmt: skip
+    for one, cost in zip(attempts, money_column([one["cost_usd"] for one in attempts]), strict=True):
+        took = span(one["total_ms"] / 1000) if one["total_ms"] is not None else "-"
+        tokens = f"{one['tokens']['input'] or 0:,}+{one['tokens']['output'] or 0:,}" if one["tokens"] else "-"
+        lane = one["lane"] + (f" {one['tier']}" if one["tier"] not in ("default", "standard") else "")
+        made.add_row(str(one["n"]), state(one["state"]), lane, ago(one["sent_at"], now), took, tokens, cost,
+                     styled(_note(one, view["error"]), "dim"))  # fmt: skip
+    return made
+
+
+def _note(attempt: View, above: View | None) -> str:
+    """What may have been billed, and the error; in a word where it stands above the table already."""
+    risk = f"may have cost up to {money(attempt['at_risk_usd'])}" if attempt["at_risk_usd"] else ""
+    error = attempt["error"] or {"message": ""}
+    said = error["code"] if attempt["error"] == above and above else error["message"]
+    return "; ".join(note for note in (risk, said) if note)
+
+
+def _answer(out: "Console", view: View) -> None:
+    if view["text"] is None:
+        return
+    flags = ", ".join(word for word in ("truncated", "partial") if view[word])
+    out.print()
+    out.print(styled(f"answer ({flags})" if flags else "answer", "dim"))
+    out.print(clean(view["text"] or view["refusal"] or ""))
+    if view["tool_calls"]:
+        out.print(clean(json.dumps(view["tool_calls"], indent=2, ensure_ascii=False)))
+    if view["output"] is not None:
+        out.print(styled("post-processed", "dim"))
+        out.print(clean(view["output"]))
+
+
+def jobs(page: View) -> None:
+    """A page of jobs, newest first."""
+    out, now = console(), datetime.now(UTC)
+    if not page["jobs"]:
+        say("no jobs")
+        return
+    wide = out.width >= _WIDE
+    made = table(("job", {"min_width": 26}), "state", "lane", *(["class"] if wide else []), ("model", SHRINK),
+                 ("submitted", RIGHT), ("cost", RIGHT), *([("key", SHRINK)] if wide else []))  # fmt: skip
+    for one, cost in zip(page["jobs"], money_column([one["cost_usd"] for one in page["jobs"]]), strict=True):
+        extra = [[styled(one[name] or "", "dim")] if wide else [] for name in ("class", "client_key")]
+        made.add_row(one["id"], state(one["state"]), one["lane"], *extra[0], clean(one["model"]),
+                     ago(one["submitted_at"], now), cost, *extra[1])  # fmt: skip
+    out.print(made)
+    if page["next"]:
+        say(f"older ones: --after {page['next']}")
+
+
+# ---- batches ----
+
+
+def batches(rows: Sequence[View]) -> None:
+    """Provider batches, newest first, with how far each is."""
+    out, now = console(), datetime.now(UTC)
+    if not rows:
+        say("no batches")
+        return
+    wide = out.width >= _WIDE
+    made = table(("batch", {"min_width": 26}), "state", ("model", SHRINK), ("done", RIGHT), "", ("packed", RIGHT),
+                 *(["at the provider"] if wide else []))  # fmt: skip
+    for row in rows:
+        there = f"{row['status'] or ''} {row['provider_batch_id'] or ''}".strip()
+        made.add_row(row["id"], state(row["state"]), clean(row["model"]), f"{row['done']:,}/{row['rows']:,}",
+                     bar(row["done"], row["rows"]), ago(row["packed_at"], now),
+                     *([styled(there, "dim")] if wide else []))  # fmt: skip
+    out.print(made)
+
+
+def batch(row: View) -> None:
+    """One provider batch: where it is, when it is looked at next, and how its jobs stand."""
+    out, now = console(), datetime.now(UTC)
+    times = [(word, row[f"{name}_at"]) for word, name in (
+        ("packed", "packed"), ("sent", "submitted"), ("cancel asked", "cancel"), ("ended", "ended"),
+        ("imported", "imported"), *([] if row["ended_at"] else [("runs out", "expires")]),
+    )]  # fmt: skip
+    held = ", ".join(f"{number:,} {word}" for word, number in row["jobs"].items() if number)
+    ended = row["state"] == "imported"
+    about: list[tuple[str, RenderableType | None]] = [
+        ("batch", row["id"]),
+        ("state", state(row["state"])),
+        ("model", f"{row['model']} at {row['provider']}"),
+        ("there", f"{row['status'] or ''} {row['provider_batch_id'] or ''}".strip() or None),
+        ("done", f"{row['done']:,} of {row['rows']:,}"),
+        ("jobs", held or None),
+        *((word, moment(time, now)) for word, time in times if time),
+        ("leave by", moment(row["leave_by"], now) if row["leave_by"] and not ended else None),
+        ("next look", moment(row["next_poll_at"], now) if not ended else None),
+        ("error", styled(row["error"], "red") if row["error"] else None),
+    ]
+    out.print(fields(about))
+
+
+# ---- policy and doctor ----
+
+
+def policy(view: View) -> None:
+    """The rules in order, with their reasons, and the numbers."""
+    out = console()
+    out.print(fields([("policy", view["name"]), ("file", view["file"]), ("confidence", f"{view['confidence']:.0%}")]))
+    out.print()
+    made = table(("", RIGHT), "rule", ("when", WRAP), "then", ("because", WRAP))
+    for n, rule in enumerate(view["rules"], 1):
+        conditions = "\n".join(
+            f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in rule["when"].items()
+        )
+        then = "refuse" if rule["refuse"] else "\n".join(word for word in (rule["class"], rule["lane"]) if word)
+        made.add_row(str(n), clean(rule["name"]), clean(conditions) or "always", then, clean(rule["why"]))
+    out.print(made)
+    out.print()
+    numbers = [
+        (name, ", ".join(f"{key} {value:g}" for key, value in view[name].items())) for name in ("leave", "timeouts")
+    ]
+    priors = [(name, f"p50 {span(one['p50'])}, p95 {span(one['p95'])}") for name, one in view["priors"].items()]
+    out.print(fields([*numbers, *priors]))
+
+
+def doctor(view: View) -> None:
+    """What was looked at, then every problem with what to do."""
+    out, now = console(), view["settings"]
+    base, account_ = view["database"], view["account"]
+    config = f"{now['config']}{'' if now['config_exists'] else ' (not there: defaults)'}"
+    pairs: list[tuple[str, RenderableType | None]] = [
+        ("config", config),
+        ("keys", ", ".join(f"{name} {word}" for name, word in now["keys"].items())),
+        ("policy", now["policy"] or "shipped"),
+        ("limits", f"{now['concurrency']} calls at a time, lease {span(now['lease_seconds'])}, "
+                   f"grace {span(now['grace_seconds'])}, poll every {span(now['poll_seconds'])}"),
+        ("database", f"{base['path']}, schema {base['schema']}, mode {base['mode']}" if base else None),
+    ]  # fmt: skip
+    out.print(fields(pairs + [(one["provider"], _provider(one)) for one in view["providers"]]))
+    if account_:
+        out.print()
+        account(account_)
+    if view["rescued"]:
+        out.print(f"{count(view['rescued'], 'job')} of dead processes taken back")
+    out.print()
+    for problem in view["problems"]:
+        out.print(styled(f"{sign('✗', 'x')} {problem}", "red"))
+    if view["ok"]:
+        out.print(styled(f"{sign('✓', '+')} all is well", "green"))
+
+
+def _provider(one: View) -> str:
+    key = f"key {one['key']}" + {True: " and accepted", False: ", REFUSED", None: ""}[one["key_accepted"]]
+    api = {True: "has a Batch API", False: "no Batch API", None: ""}[one["batch_api"]]
+    there = "reachable" if one["reachable"] else "NOT REACHABLE"
+    return ", ".join(word for word in (one["base_url"], there, key, api) if word)

@@ -1,0 +1,268 @@
+"""submit and explain as a person meets them: what is shown while it runs, and the exit code at the end."""
+
+import asyncio
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from db import lookup
+from db.settle import Again
+from db.states import JobState
+from jobs.chat import Delta
+from jobs.errors import UsageError
+from jobs.runner import Ended
+from router import bulk, show, telling
+from router.asking import Asked
+from router.bulk import Summary
+from router.dispatch import Router, Started
+from router.intake import Kind, Reader, Reject, Rejects
+from router.settings import provider_of
+
+DONE, FAILED, WRONG, SOME_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
+
+# Errors that the one who asked can put right: another key, model or request.
+_THEIRS = ("no_key", "model_not_found", "not_found", "invalid_", "authentication", "permission", "unsupported", "401",
+           "403", "404")  # fmt: skip
+_QUIET_S = 60.0  # without any move, before --wait says that no worker seems to run
+
+
+# ---- one prompt ----
+
+
+def submit_prompt(asked: Asked, *, json: bool) -> int:
+    """Submit one prompt: its answer on stdout where somebody waits for it, else its id."""
+    router = Router()
+    try:
+        return asyncio.run(_submit_prompt(router, asked, json=json))
+    except KeyboardInterrupt:
+        show.say("cancelled: the connection is closed; what came is kept (`shunter jobs list`)")
+        return INTERRUPTED
+
+
+async def _submit_prompt(router: Router, asked: Asked, *, json: bool) -> int:
+    voice = _Json() if json else _Words()
+    job_id = ""
+    try:
+        request = asked.request(router)
+        async with aclosing(router.stream(request, asked.wish())) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    job_id = event.job_id
+                voice.hear(event)
+        if asked.wait:
+            await _wait(router, [job_id])
+        job = lookup.job(router.store, job_id)
+        assert job is not None
+        voice.end(job)
+        return _exit_code(job)
+    finally:
+        await router.close()
+
+
+class _Words:
+    """For people: the text on stdout, the rest on stderr."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+
+    def hear(self, event: Started | Delta | Ended) -> None:
+        if isinstance(event, Delta):
+            self._shown += event.text
+            sys.stdout.write(event.text)
+            sys.stdout.flush()
+        elif isinstance(event, Ended) and isinstance(event.ending, Again):
+            show.say(f"try {event.n} failed: {event.ending.error}; trying again")
+
+    def end(self, job: dict[str, Any]) -> None:
+        text = job["output"] if job["output"] is not None else job["text"]
+        if text and not self._shown:
+            sys.stdout.write(text)
+        if (self._shown or text) and not (self._shown or text).endswith("\n"):
+            sys.stdout.write("\n")
+        sys.stdout.flush()
+        for call in job["tool_calls"] or ():
+            show.data(call)
+        if job["state"] == JobState.QUEUED and not text:
+            show.text(job["id"])
+        telling.ending(job)
+
+
+class _Json:
+    """For programs: one event a line, the job last."""
+
+    def hear(self, event: Started | Delta | Ended) -> None:
+        match event:
+            case Started(job_id, decision):
+                show.data({"event": "decision", "job": job_id, "decision": decision.json()}, line=True)
+            case Delta(text, refusal, reasoning, choice):
+                pieces = {"text": text, "refusal": refusal, "reasoning": reasoning}
+                said = {name: piece for name, piece in pieces.items() if piece}
+                show.data({"event": "delta", "choice": choice} | said, line=True)
+            case Ended(n, charge, ending):
+                again = isinstance(ending, Again)
+                show.data({"event": "attempt", "n": n, "state": charge.state, "again": again, "error": charge.error},
+                          line=True)  # fmt: skip
+
+    def end(self, job: dict[str, Any]) -> None:
+        show.data({"event": "job"} | job, line=True)
+
+
+def _exit_code(job: dict[str, Any]) -> int:
+    if job["state"] != JobState.FAILED:
+        return INTERRUPTED if job["state"] == JobState.CANCELLED else DONE
+    code = job["error"]["code"] or ""
+    return WRONG if any(word in code for word in _THEIRS) else FAILED
+
+
+async def _wait(router: Router, job_ids: list[str], submission: str | None = None) -> None:
+    """Until every one of the jobs is final; says so when nothing moves for a minute."""
+    quiet, before = 0.0, -1
+    with show.progress("waiting", total=None) as told:
+        while left := _left(router, job_ids, submission):
+            quiet = 0.0 if left != before else quiet + 0.5
+            if quiet == _QUIET_S:
+                show.say("nothing has moved for a minute: is a worker running? (`shunter worker --once`)")
+            before = left
+            told(left)
+            await asyncio.sleep(0.5)
+
+
+def _left(router: Router, job_ids: list[str], submission: str | None) -> int:
+    if submission is None:
+        return lookup.unfinished(router.store, job_ids)
+    states = lookup.counts(router.store, submission)
+    return states["queued"] + states["running"] + states["submitted"]
+
+
+# ---- a file ----
+
+
+def submit_file(asked: Asked, *, json: bool) -> int:
+    """Submit a file of requests; the refused rows go to a file beside it."""
+    _refuse_both(asked)
+    router = Router()
+    try:
+        return _submit_file(router, asked, json=json)
+    except KeyboardInterrupt:
+        show.say("stopped: what was accepted is kept; submit the same file again for the rest")
+        return INTERRUPTED
+    finally:
+        asyncio.run(router.close())
+
+
+def _submit_file(router: Router, asked: Asked, *, json: bool) -> int:
+    name = str(asked.file)
+    provider = provider_of(router.model(asked.model), router.settings.endpoints)
+    router.context().endpoint(provider)
+    asyncio.run(_learn(router, provider))
+    with _opened(name) as source, show.progress(f"submitting {name}", total=None) as told:
+        reader = _reader(source, asked, router, name)
+        rejects = Rejects(None if name == "-" else Path(name))
+        summary = bulk.submit(router, reader, asked.wish(), rejects, name, lambda so_far: told(so_far.rows))
+    _report(summary, reader.ignored, json=json)
+    if asked.wait and summary.accepted:
+        asyncio.run(_wait(router, [], summary.submission))
+        states = lookup.counts(router.store, summary.submission)
+        telling.counted(states)
+        if states["failed"] or states["cancelled"]:
+            return SOME_FAILED
+    if summary.rejected:
+        return SOME_FAILED if summary.accepted or summary.duplicates else WRONG
+    return DONE
+
+
+async def _learn(router: Router, provider: str) -> None:
+    await router.learn(provider)
+    await router.context().close()  # its connections belong to this event loop
+
+
+def _report(summary: Summary, ignored: Counter[str], *, json: bool) -> None:
+    if json:
+        names = ("submission", "accepted", "duplicates", "rejected", "rejects_file")
+        show.data({name: getattr(summary, name) for name in names})
+    else:
+        telling.submitted(summary)
+    if ignored:
+        show.say(f"not sent, since no request has such a field: {', '.join(sorted(ignored))}")
+    if summary.duplicates:
+        some = ", ".join(summary.skipped) + (", …" if summary.duplicates > len(summary.skipped) else "")
+        show.say(f"{summary.duplicates} known already and skipped ({some}); --again runs them again")
+    if summary.rejected:
+        show.complain(f"{summary.rejected} rejected, {summary.first_reject}; all of them: {summary.rejects_file}")
+
+
+def _reader(source: BinaryIO, asked: Asked, router: Router, name: str) -> Reader:
+    try:
+        kind = Kind(asked.kind) if asked.kind else None
+    except ValueError:
+        raise UsageError(f"--format is {asked.kind!r}: it must be jsonl, csv or text") from None
+    shown = "stdin" if name == "-" else name
+    return Reader(source, kind, asked.defaults(router, router.clock.now()), name=shown)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).expanduser().open("rb")
+    except OSError as error:
+        raise UsageError(f"--file {name}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _refuse_both(asked: Asked) -> None:
+    if asked.prompt is not None:
+        raise UsageError("give a prompt or --file, not both")
+    if asked.key is not None:
+        raise UsageError("--key is for one prompt; a row of a file carries its own custom_id")
+
+
+# ---- explain ----
+
+
+def explain(asked: Asked, *, json: bool) -> int:
+    """The decision of a prompt, or one a line of a file; keeps and sends nothing."""
+    router = Router()
+    try:
+        if asked.file is None:
+            decision = router.explain(asked.request(router), asked.wish())
+            if json:
+                show.data(decision.json())
+            else:
+                show.decision(decision.json())
+            return DONE
+        _refuse_both(asked)
+        return _explain_file(router, asked, json=json)
+    finally:
+        asyncio.run(router.close())
+
+
+def _explain_file(router: Router, asked: Asked, *, json: bool) -> int:
+    name = str(asked.file)
+    groups: Counter[tuple[str, str]] = Counter()
+    costs: Counter[tuple[str, str]] = Counter()
+    rejected = 0
+    with _opened(name) as source:
+        for item in bulk.dry_run(router, _reader(source, asked, router, name), asked.wish()):
+            if isinstance(item, Reject):
+                rejected += 1
+                show.complain(f"line {item.line}: {item.reason}")
+                continue
+            row, decision = item
+            if json:
+                show.data({"client_key": row.request.client_key, "line": row.line} | decision.json(), line=True)
+            group = (decision.lane.value, decision.reason)
+            groups[group] += 1
+            costs[group] += decision.cost_nano or 0
+    if not json:
+        telling.groups(groups, costs)
+    if rejected:
+        return SOME_FAILED if groups else WRONG
+    return DONE

@@ -1,0 +1,361 @@
+"""How attempts end: alone, late, twice, after their lease was lost; and the account over any sequence of moves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from db import batches, queue, settle
+from db.batches import Waiting
+from db.engine import Store, connect
+from db.ids import new_id
+from db.ledger import Charge
+from db.migrations import migrate
+from db.plans import Onto
+from db.queue import Claim
+from db.settle import Again, Cancelled, Ending, Failed, Held, Settlement, Succeeded, Text
+from db.states import FINAL, MOVES, AttemptState, CostSource, JobState
+from tests.lanes import MODEL, NOW, RISK, add, balanced, decision, job, rows, states
+
+UNTIL = NOW + timedelta(seconds=60)
+DEAD = UNTIL + timedelta(seconds=1)
+ALL = ["openai", "anthropic"]
+PAID = Charge(AttemptState.OK, 700, CostSource.COMPUTED)
+UNKNOWN = Charge(AttemptState.UNKNOWN, error_code="cut", error="cut")
+YES = Succeeded(Text("yes", "stop"))
+
+
+def claim(store: Store, by: str = "me", **more: Any) -> Claim:
+    add(store, job(lane="sync", **more))
+    return queue.claim(store, by, UNTIL, 1, NOW, ALL)[0]
+
+
+def end(store: Store, mine: Claim, ending: Ending, charge: Charge = PAID) -> None:
+    settle.settle(store, [Settlement(mine.job_id, mine.n, charge, ending)], NOW)
+
+
+def one(store: Store, columns: str, table: str = "job") -> tuple[Any, ...]:
+    return tuple(rows(store, f"SELECT {columns} FROM {table}")[0])
+
+
+# ---- each ending ----
+
+
+def test_success(store: Store) -> None:
+    end(store, claim(store), YES)
+    assert one(store, "state, error, lease_by, finished_at IS NOT NULL") == ("succeeded", None, None, 1)
+    assert one(store, "text, partial, attempt", "result") == ("yes", 0, 1)
+    balanced(store)
+
+
+def test_failure_says_why_and_keeps_the_words(store: Store) -> None:
+    end(store, claim(store), Failed("cut", "it was cut", Text("half", partial=True)), UNKNOWN)
+    assert one(store, "state, error_code, error, lease_until") == ("failed", "cut", "it was cut", None)
+    assert one(store, "text, partial", "result") == ("half", 1)
+    assert one(store, "state, at_risk_nano", "attempt") == ("unknown", RISK)
+
+
+def test_another_try_waits_for_its_time(store: Store) -> None:
+    end(store, claim(store), Again(DEAD, "429", "busy"), Charge.free(AttemptState.FAILED))
+    assert one(store, "state, error_code, lease_by, step, lane") == ("queued", "429", None, 0, "sync")
+    assert queue.claim(store, "me", UNTIL, 1, UNTIL, ALL) == []
+    assert queue.claim(store, "me", UNTIL, 1, DEAD, ALL)[0].n == 2
+
+
+def test_another_try_in_the_next_lane_of_the_plan(store: Store) -> None:
+    mine = claim(store, leave_by=NOW)
+    end(store, mine, Again(NOW, "late", "late", onto=Onto(1, "stream", "flex", None)))
+    assert one(store, "state, step, lane, tier, leave_by") == ("queued", 1, "stream", "flex", None)
+
+
+def test_another_try_in_the_same_lane_keeps_its_hour(store: Store) -> None:
+    end(store, claim(store, leave_by=DEAD), Again(NOW, "429", "busy"))
+    assert one(store, "leave_by IS NOT NULL") == (1,)
+
+
+def test_cancelled(store: Store) -> None:
+    end(store, claim(store), Cancelled(Text("ha", partial=True)), UNKNOWN)
+    assert one(store, "state, lease_by, error") == ("cancelled", None, None)
+    assert one(store, "text, partial", "result") == ("ha", 1)
+
+
+def test_a_held_job_stays_its_owners(store: Store) -> None:
+    mine = claim(store)
+    end(store, mine, Held(), Charge.free(AttemptState.FAILED))
+    assert one(store, "state, lease_by, attempts") == ("running", "me", 1)
+    second = queue.again(store, mine, NOW)
+    assert second is not None
+    end(store, second, YES)
+    assert states(store) == {"succeeded": 1}
+
+
+# ---- twice, late, lost ----
+
+
+@pytest.mark.parametrize("ending", [YES, Failed("x", "why"), Again(NOW, "x", "why"), Cancelled()])
+def test_settling_twice_changes_nothing(store: Store, ending: Ending) -> None:
+    mine = claim(store)
+    end(store, mine, ending)
+    before = [rows(store, f"SELECT * FROM {table}") for table in ("job", "attempt", "result")]
+    for second in (ending, Failed("y", "other"), Cancelled(), Again(DEAD, "z", "other")):
+        end(store, mine, second, replace(PAID, cost_nano=1))
+    assert [rows(store, f"SELECT * FROM {table}") for table in ("job", "attempt", "result")] == before
+
+
+@pytest.mark.parametrize("ending", [Failed("x", "why"), Again(NOW, "x", "why"), Cancelled()])
+def test_who_lost_the_lease_moves_nothing_but_pays(store: Store, ending: Ending) -> None:
+    mine = claim(store)
+    settle.rescue(store, DEAD, 3)
+    other = queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)[0]
+    end(store, mine, ending)
+    assert one(store, "state, lease_by, attempts") == ("running", "other", 2)
+    paid = rows(store, "SELECT n, state, cost_nano FROM attempt ORDER BY n")
+    assert [tuple(row) for row in paid] == [(1, "ok", 700), (2, "sent", None)]
+    end(store, other, YES)
+    assert states(store) == {"succeeded": 1}
+
+
+def test_a_late_answer_after_a_rescue_is_the_result_and_is_charged(store: Store) -> None:
+    mine = claim(store)
+    settle.rescue(store, DEAD, 3)
+    assert one(store, "state, cost_nano", "attempt") == ("unknown", None)
+    end(store, mine, YES)
+    assert states(store) == {"succeeded": 1}
+    assert one(store, "text", "result") == ("yes",)
+    assert one(store, "state, cost_nano, at_risk_nano", "attempt") == ("ok", 700, None)
+    assert queue.claim(store, "x", DEAD, 1, DEAD, ALL) == []
+
+
+def test_the_first_answer_is_the_result_and_every_answer_is_charged(store: Store) -> None:
+    mine = claim(store)
+    settle.rescue(store, DEAD, 3)
+    other = queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)[0]
+    end(store, mine, Succeeded(Text("first")))
+    end(store, other, Succeeded(Text("second")))
+    assert one(store, "text", "result") == ("first",)
+    assert one(store, "sum(cost_nano)", "attempt") == (1400,)
+
+
+def test_a_late_answer_replaces_half_a_later_one(store: Store) -> None:
+    mine = claim(store)
+    settle.rescue(store, DEAD, 3)
+    other = queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)[0]
+    end(store, other, Again(DEAD, "cut", "cut", Text("hal", partial=True)), UNKNOWN)
+    end(store, mine, YES)
+    assert states(store) == {"succeeded": 1}
+    assert one(store, "text, attempt, partial", "result") == ("yes", 1, 0)
+
+
+def test_half_of_an_earlier_answer_does_not_replace_half_of_a_later_one(store: Store) -> None:
+    mine = claim(store)
+    second = queue.again(store, mine, NOW)
+    assert second is not None
+    end(store, second, Failed("cut", "cut", Text("second", partial=True)), UNKNOWN)
+    end(store, mine, Held(Text("first", partial=True)), UNKNOWN)
+    assert one(store, "text", "result") == ("second",)
+
+
+def test_a_good_answer_replaces_one_that_did_not_fit_its_schema(store: Store) -> None:
+    mine = claim(store)
+    end(store, mine, Again(NOW, "schema_mismatch", "no", Text("{bad")))
+    second = queue.claim(store, "me", UNTIL, 1, NOW, ALL)[0]
+    end(store, second, Succeeded(Text('{"good": 1}')))
+    assert one(store, "text, partial", "result") == ('{"good": 1}', 0)
+
+
+def test_a_late_answer_of_a_cancelled_job_is_charged_and_kept_and_the_job_stays_cancelled(store: Store) -> None:
+    add(store, job())
+    group = Waiting("openai", MODEL, 1)
+    batches.pack(store, "b", group, base_url="u", max_rows=9, max_bytes=9999, now=NOW)
+    batch = batches.get(store, "b")
+    assert batch is not None
+    assert batches.intend_upload(store, batch, 1, NOW)
+    ident = one(store, "id")[0]
+    queue.cancel(store, [ident], NOW)
+    settle.settle(store, [Settlement(ident, 1, PAID, YES)], NOW)
+    assert states(store) == {"cancelled": 1}
+    assert one(store, "text", "result") == ("yes",)
+    assert one(store, "cost_nano", "attempt") == (700,)
+
+
+# ---- rescue ----
+
+
+def test_a_lease_that_still_holds_is_left_alone(store: Store) -> None:
+    claim(store)
+    assert settle.rescue(store, UNTIL, 3) == 0
+    assert states(store) == {"running": 1}
+
+
+def test_a_job_whose_person_is_gone_fails_as_abandoned(store: Store) -> None:
+    claim(store, interactive=True)
+    assert settle.rescue(store, DEAD, 3) == 1
+    assert one(store, "state, error_code, lease_by") == ("failed", "abandoned", None)
+    assert one(store, "state, error_code, at_risk_nano", "attempt") == ("unknown", "owner_died", RISK)
+
+
+def test_bulk_is_tried_again_and_not_for_ever(store: Store) -> None:
+    claim(store)
+    for n in (1, 2, 3):
+        assert one(store, "attempts") == (n,)
+        assert settle.rescue(store, DEAD + timedelta(hours=n), 3) == 1
+        if n < 3:
+            assert states(store) == {"queued": 1}
+            queue.claim(store, "me", DEAD + timedelta(hours=n), 1, DEAD + timedelta(hours=n), ALL)
+    assert one(store, "state, error_code") == ("failed", "abandoned")
+
+
+# ---- any sequence ----
+
+
+class Moves(RuleBasedStateMachine):
+    """Random owners, times and endings over one database; the invariants hold after every step."""
+
+    claims = Bundle("claims")
+
+    @initialize()
+    def open(self) -> None:
+        self.folder = TemporaryDirectory()
+        self.store = connect(f"sqlite:///{Path(self.folder.name) / 'm.db'}")
+        migrate(self.store)
+        queue.open_submission(self.store, "s", "test", NOW)
+        self.now: datetime = NOW
+        self.costs: dict[tuple[str, int], int] = {}
+        self.was: dict[str, str] = {}
+        self.by_person = False
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            self.folder.cleanup()
+
+    @rule(lane=st.sampled_from(["sync", "batch"]), interactive=st.booleans(), key=st.integers(0, 12))
+    def submit(self, lane: str, interactive: bool, key: int) -> None:
+        new = job(lane=lane, interactive=interactive, row_key=f"row {key}", now=self.now)
+        queue.add(self.store, "s", [decision()], [new], self.now)
+
+    @rule(key=st.integers(13, 20), target=claims)
+    def start(self, key: int) -> Claim | None:
+        new = job(lane="stream", interactive=True, row_key=f"row {key}", now=self.now)
+        with self._one_accepted():
+            return queue.start(self.store, new, "s2", decision(), "person", self.now + timedelta(seconds=30), self.now)
+
+    @contextmanager
+    def _one_accepted(self) -> Iterator[None]:
+        if not rows(self.store, "SELECT 1 FROM submission WHERE id = 's2'"):
+            queue.open_submission(self.store, "s2", "prompt", self.now)
+        yield
+        started = (
+            "UPDATE submission SET accepted = (SELECT count(*) FROM job WHERE submission_id = 's2') WHERE id = 's2'"
+        )
+        with self.store.write() as connection:  # each start belongs to a submission of its own in real life
+            connection.exec_driver_sql(started)
+
+    @rule(target=claims, by=st.sampled_from(["a", "b"]))
+    def claim(self, by: str) -> Claim | None:
+        found = queue.claim(self.store, by, self.now + timedelta(seconds=30), 1, self.now, ALL)
+        return found[0] if found else None
+
+    @rule(mine=claims, target=claims)
+    def again(self, mine: Claim | None) -> Claim | None:
+        return queue.again(self.store, mine, self.now) if mine else None
+
+    @rule(seconds=st.sampled_from([1, 20, 40, 100]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule()
+    def rescue(self) -> None:
+        settle.rescue(self.store, self.now, 3)
+
+    @rule(by=st.sampled_from(["a", "b", "person"]))
+    def renew(self, by: str) -> None:
+        queue.renew(self.store, by, self.now + timedelta(seconds=30))
+
+    @rule(
+        mine=claims,
+        ending=st.sampled_from(
+            [YES, Failed("x", "why"), Again(NOW, "x", "why"), Cancelled(), Held(Text("p", partial=True))]
+        ),
+        charge=st.sampled_from([PAID, UNKNOWN, Charge.free(AttemptState.FAILED), replace(PAID, cost_nano=5)]),
+    )
+    def settle_call(self, mine: Claim | None, ending: Ending, charge: Charge) -> None:
+        if mine:
+            settle.settle(self.store, [Settlement(mine.job_id, mine.n, charge, ending)], self.now)
+
+    @rule()
+    def pack(self) -> None:
+        limits = {"base_url": "u", "max_rows": 3, "max_bytes": 10**6}
+        batches.pack(self.store, new_id(self.now), Waiting("openai", MODEL, 1), now=self.now, **limits)
+
+    @rule(
+        ending=st.sampled_from([YES, Failed("x", "why"), Again(NOW, "x", "why")]),
+        charge=st.sampled_from([PAID, UNKNOWN]),
+    )
+    def import_some(self, ending: Ending, charge: Charge) -> None:
+        found = rows(self.store, "SELECT job_id, n FROM attempt WHERE batch_id IS NOT NULL ORDER BY random() LIMIT 2")
+        settle.settle(self.store, [Settlement(ident, n, charge, ending) for ident, n in found], self.now)
+
+    @rule()
+    def upload(self) -> None:
+        for row in rows(self.store, "SELECT id FROM batch WHERE state = 'packed' LIMIT 1"):
+            batch = batches.get(self.store, row[0])
+            count = len(list(batches.rows_of(self.store, row[0])))
+            assert batch is not None
+            if count:
+                batches.intend_upload(self.store, batch, count, self.now)
+            else:  # every row was taken out
+                batches.imported(self.store, batch.id, self.now)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if ids := [row[0] for row in rows(self.store, "SELECT id FROM job")]:
+            queue.cancel(self.store, [data.draw(st.sampled_from(ids))], self.now)
+
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        if ids := [row[0] for row in rows(self.store, "SELECT id FROM job")]:
+            self.by_person = True
+            queue.retry(self.store, [data.draw(st.sampled_from(ids))], self.now)
+
+    @invariant()
+    def account(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        balanced(self.store)
+        assert not rows(self.store, "SELECT 1 FROM result GROUP BY job_id HAVING count(*) > 1")
+        assert not rows(
+            self.store,
+            "SELECT 1 FROM job WHERE state = 'running' AND "
+            "(SELECT count(*) FROM attempt WHERE job_id = id) <> attempts",
+        )
+        paid = {(row[0], row[1]): row[2] for row in rows(self.store, "SELECT job_id, n, cost_nano FROM attempt")}
+        for key, cost in self.costs.items():
+            assert paid[key] == cost, "a settled attempt changed its price"
+        self.costs = {key: cost for key, cost in paid.items() if cost is not None}
+        now = {row[0]: row[1] for row in rows(self.store, "SELECT id, state FROM job")}
+        for ident, state in self.was.items():
+            before, after = JobState(state), JobState(now[ident])
+            if before != after:
+                assert after in MOVES[before] or self._through(before, after), (before, after)
+                assert before not in FINAL or self.by_person
+        self.was, self.by_person = now, False
+
+    @staticmethod
+    def _through(before: JobState, after: JobState) -> bool:
+        """One call may make two moves of a job: two of its attempts are settled in it."""
+        return any(after in MOVES[between] for between in MOVES[before])
+
+
+Moves.TestCase.settings = settings(
+    max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
+test_any_sequence_of_moves = Moves.TestCase
