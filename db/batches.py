@@ -156,12 +156,13 @@ def row_at(store: Store, batch_id: str, line: int) -> tuple[str, int] | None:
         return tuple(row) if row else None
 
 
-def judged(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-    """Body and post-process command of those jobs whose answers must be looked at as a whole."""
+def judged(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str | None, int]]:
+    """Body, post-process command and number of earlier answers of those jobs whose answers must be looked at whole."""
     whole = or_(BODY.c.post_process.is_not(None), BODY.c.body.contains('"response_format"'))
     with store.read() as connection:
-        rows = connection.execute(select(*BODY.c).where(BODY.c.job_id.in_(job_ids), whole))
-        return {row.job_id: (row.body, row.post_process) for row in rows}
+        query = select(*BODY.c, ledger.ANSWERED.label("answered")).join(JOB, JOB.c.id == BODY.c.job_id)
+        rows = connection.execute(query.where(BODY.c.job_id.in_(job_ids), whole))
+        return {row.job_id: (row.body, row.post_process, row.answered) for row in rows}
 
 
 def never_ran(store: Store, job_ids: Sequence[str]) -> dict[str, int]:

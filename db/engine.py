@@ -97,7 +97,8 @@ def _make_private(path: Path) -> None:
 
 def _on_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own: BEGIN is ours
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"):
+    pragmas = "journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"
+    for pragma in (*pragmas, "wal_autocheckpoint=4000"):  # pages of 4 KiB; KiB of memory
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -14,6 +14,14 @@ ATTEMPT: Table = table(Attempt)
 JOB: Table = table(Job)
 DECISION: Table = table(Decision)
 
+# How many attempts of the job in the outer statement brought an answer.
+ANSWERED = (
+    select(func.count())
+    .where(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.state == AttemptState.OK.value)
+    .correlate(JOB)
+    .scalar_subquery()
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:

@@ -6,7 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from db import ledger
@@ -59,6 +59,7 @@ class Claim:
     body: str
     post_process: str | None
     lease_by: str
+    answered: int = 0  # earlier attempts that brought an answer, which did not fit its schema
 
 
 def open_submission(store: Store, submission_id: str, source: str, now: datetime) -> None:
@@ -104,11 +105,14 @@ def start(store: Store, job: NewJob, submission_id: str, decision: dict[str, Any
     )
 
 
+_SAME_KEYS = select(JOB.c.row_key).where(JOB.c.row_key.in_(bindparam("keys", expanding=True)))
+
+
 def _known(connection: Connection, keys: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for first in range(0, len(keys), _KEYS_A_SELECT):
         part = keys[first : first + _KEYS_A_SELECT]
-        found.update(connection.scalars(select(JOB.c.row_key).where(JOB.c.row_key.in_(part))))
+        found.update(connection.scalars(_SAME_KEYS, {"keys": part}))
     return found
 
 
@@ -156,7 +160,7 @@ def _claims(connection: Connection, ids: Sequence[str], by: str) -> list[Claim]:
     columns = [JOB.c.id.label("job_id"), JOB.c.attempts.label("n"), JOB.c.lane, JOB.c.tier, JOB.c.provider]
     columns += [JOB.c.model, JOB.c.interactive]
     rows = connection.execute(
-        select(*columns, BODY.c.body, BODY.c.post_process)
+        select(*columns, BODY.c.body, BODY.c.post_process, ledger.ANSWERED.label("answered"))
         .join(BODY, BODY.c.job_id == JOB.c.id)
         .where(JOB.c.id.in_(ids))
     )

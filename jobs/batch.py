@@ -21,6 +21,7 @@ _ROOM = 0.75  # of a provider's bytes, for bodies: the rest is for custom_ids, e
 _SOON_S = 5.0  # between two looks for something that a list may show late
 _KEY = (401, 403)  # statuses that speak of the key, not of the batch
 _KEY_S = 60.0  # before the same key is tried again
+_FIRST_POLL_S = 0.5
 _LOST_S = 3600.0  # past its end, after which a provider that shows no end has forgotten the batch
 
 
@@ -209,9 +210,9 @@ async def _too_early(context: Context, batch: Batch, intent_at: object) -> bool:
     return True
 
 
-async def _look_again(context: Context, batch: Batch, why: str, seconds: float = _SOON_S) -> None:
+async def _look_again(context: Context, batch: Batch, why: str, seconds: float | None = None) -> None:
     unsure = BatchState.UNSURE if batch.create_intent_at else None
-    until = context.clock.now() + timedelta(seconds=max(seconds, 0.2))
+    until = context.clock.now() + timedelta(seconds=max(_SOON_S if seconds is None else seconds, 0.2))
     await context.db(batches.wait, batch.id, until, error=why, state=unsure)
 
 
@@ -252,7 +253,7 @@ async def _poll(context: Context, batch: Batch) -> None:
         files = {"output_file_id": remote.output_file_id, "error_file_id": remote.error_file_id}
         await context.db(batches.ended, batch.id, status=remote.status, done=remote.done, error=why, now=now, **files)
         return
-    age = (now - (batch.submitted_at or now)).total_seconds()
+    age = (now - (batch.cancel_at or batch.submitted_at or now)).total_seconds()
     after = now + timedelta(seconds=poll_pause(age))
     if batch.leave_by and not batch.cancel_at:
         after = min(after, max(batch.leave_by, now))
@@ -293,4 +294,4 @@ def _lost(context: Context, batch: Batch) -> bool:
 
 def poll_pause(age_s: float) -> float:
     """Seconds to the next look at a batch: a young one may be done at once, an old one takes its time."""
-    return min(max(age_s / 2, 0.5), 300.0)
+    return min(max(age_s / 2, _FIRST_POLL_S), 300.0)

@@ -65,7 +65,8 @@ class Request(BaseModel):
         wanted = self.response_format or {}
         if wanted.get("type") != "json_schema":
             return None
-        schema = (wanted.get("json_schema") or {}).get("schema")
+        named = wanted.get("json_schema")
+        schema = named.get("schema") if isinstance(named, dict) else None
         return schema if isinstance(schema, dict) else None
 
     @property

@@ -152,13 +152,13 @@ def _charge(context: Context, batch: Batch, row: Row) -> Charge:
     return outcome.charge(row.answer, Lane.BATCH, Tier.DEFAULT, batch.model, endpoint, at)
 
 
-async def _ending(row: Row, tries: int, whole: tuple[str, str | None] | None, again_at: datetime) -> Ending:
+async def _ending(row: Row, tries: int, whole: tuple[str, str | None, int] | None, again_at: datetime) -> Ending:
     if row.answer is not None and row.answer.usable:
         if whole is None:
             return settle.Succeeded(outcome.text_of(row.answer))
-        body, command = whole
+        body, command, answered = whole
         request = Request.from_body(orjson.loads(body))
-        return await postprocess.apply(outcome.ending(row.answer, request, tries, again_at), command)
+        return await postprocess.apply(outcome.ending(row.answer, request, tries, again_at, answered), command)
     code, why = row.error_code or "error", row.error or "the provider gave no reason"
     result = None
     if row.answer is not None:

@@ -1,5 +1,6 @@
 """From how a call ended to what it cost and what becomes of its job. No I/O."""
 
+import random
 from datetime import datetime
 from typing import Any
 
@@ -76,15 +77,18 @@ def failed_charge(error: CallError, watch: Stopwatch | None = None) -> Charge:
                   request_id=error.request_id)  # fmt: skip
 
 
-def ending(answer: Answer, request: Request, n: int, now: datetime) -> Ending:
-    """What becomes of a job with this answer, its text kept in every case."""
+def ending(answer: Answer, request: Request, n: int, now: datetime, answered: int = 0) -> Ending:
+    """What becomes of a job with the answer of its try `n`, its text kept in every case.
+
+    `answered` earlier tries brought an answer, none of which fitted the schema.
+    """
     result = text_of(answer)
     if answer.outcome == Outcome.CANCELLED:
         return Cancelled(result)
     if not answer.usable:
         return Failed(answer.error_code or answer.outcome.value, answer.error or WHY[answer.outcome], result)
     if why := mismatch(answer.first, request):
-        if n == 1:  # asked once more, and charged for both
+        if not answered and n < MAX_ATTEMPTS:  # asked once more, and charged for both
             return Again(now, "schema_mismatch", why, result)
         return Failed("schema_mismatch", why, result)
     return Succeeded(result)
@@ -92,7 +96,7 @@ def ending(answer: Answer, request: Request, n: int, now: datetime) -> Ending:
 
 def ending_of(error: CallError, n: int, now: datetime) -> Ending:
     """What becomes of a job whose call brought no answer."""
-    when = retry(error, n, now)
+    when = retry(error, n, now, random.random())  # noqa: S311 - jitter is no secret
     if when is None:
         tries = f" (tried {n} times)" if n >= MAX_ATTEMPTS else ""
         return Failed(error.code, f"{error}{tries}")

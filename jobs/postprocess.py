@@ -1,6 +1,9 @@
 """Give a whole answer to a command of the user's and keep what it prints."""
 
 import asyncio
+import os
+import signal
+from contextlib import suppress
 from dataclasses import replace
 
 from db.settle import Ending, Failed, Succeeded, Text
@@ -23,12 +26,16 @@ async def apply(ending: Ending, command: str | None) -> Ending:
 
 async def _run(command: str, text: str) -> tuple[int | str, str, str]:
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_shell(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    # A session of its own, so that a time-out also ends what the shell has started.
+    process = await asyncio.create_subprocess_shell(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    )
     try:
         async with asyncio.timeout(_LIMIT_S):
             output, said = await process.communicate(text.encode())
     except TimeoutError:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         return f"a time-out after {_LIMIT_S:.0f} s", "", ""
     return process.returncode or 0, output.decode(errors="replace"), said.decode(errors="replace")

@@ -133,7 +133,7 @@ async def _settle(this: _Try) -> Ended:
         answer = this.answer or _broken_off(this)
         endpoint = context.endpoint(claim.provider)
         charge = outcome.charge(answer, Lane(claim.lane), claim.tier, claim.model, endpoint, now, this.stopwatch)
-        ended = Ended(claim.n, charge, outcome.ending(answer, this.request, claim.n, now))
+        ended = Ended(claim.n, charge, outcome.ending(answer, this.request, claim.n, now, claim.answered))
         if isinstance(ended.ending, Cancelled) and not this.keep:
             ended = replace(ended, ending=outcome.stopped(ended.ending.result, claim.n, now))
     ended = replace(ended, ending=await postprocess.apply(ended.ending, this.request.post_process))

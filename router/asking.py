@@ -15,7 +15,8 @@ from db.states import Lane
 from jobs.chat import Request
 from jobs.errors import UsageError
 from router import when
-from router.dispatch import Router, Wish
+from router.decided import Wish
+from router.dispatch import Router
 from router.intake import Defaults, Reader, Row
 from router.intake import Kind as FileKind
 

@@ -1,19 +1,25 @@
 """A file of requests through the router: checked, decided and queued, a thousand rows a transaction."""
 
+import gc
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
-from typing import Any
 
 from db import queue
 from db.ids import new_id
+from db.queue import NewJob
+from jobs.errors import ShunterError
+from router.decided import Decided, Wish, row_of
 from router.decision import Decision, Facts
-from router.dispatch import Decided, Router, Wish, row_of
+from router.dispatch import Router
 from router.intake import Reader, Reject, Rejects, Row
 
 ROWS_A_WRITE = 1000
+BYTES_A_WRITE = 32 * 1024 * 1024  # a thousand rows may be a thousand times 16 MiB
 NAMED = 5  # skipped rows that the summary names
 
 
@@ -27,13 +33,23 @@ class Summary:
     rejected: int = 0
     rejects_file: str | None = None
     skipped: list[str] = field(default_factory=list)  # the first few duplicates, by custom_id or line
-    lanes: dict[str, int] = field(default_factory=dict)
+    lanes: Counter[str] = field(default_factory=Counter)
     first_reject: str | None = None
 
     @property
     def rows(self) -> int:
         """Rows read so far."""
         return self.accepted + self.duplicates + self.rejected
+
+
+@dataclass(slots=True)
+class _Part:
+    """Rows that are kept together or not at all."""
+
+    jobs: list[NewJob] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of the jobs: custom_id or line
+    decisions: dict[str, Decided] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
 
 
 class Decider:
@@ -46,7 +62,7 @@ class Decider:
     def __call__(self, row: Row) -> Decided:
         facts = self._router.facts(row.request, self._wish)
         if (decided := self._known.get(facts)) is None:
-            decided = self._known[facts] = Decided.of(self._router.decide(facts, self._now), self._now)
+            decided = self._known[facts] = Decided.of(self._router.decide(facts, self._now), facts, self._now)
         return decided
 
 
@@ -58,16 +74,9 @@ def submit(
     summary = Summary(new_id(now))
     queue.open_submission(router.store, summary.submission, name, now)
     decide = Decider(router, wish, now)
-    with rejects:
-        for part in _parts(reader):
-            for reject in (item for item in part if isinstance(item, Reject)):
-                rejects.add(reject)
-                summary.first_reject = summary.first_reject or f"line {reject.line}: {reject.reason}"
-            rows = [item for item in part if isinstance(item, Row)]
-            _add(router, summary, rows, decide, wish, now)
-            if refused := len(part) - len(rows):
-                summary.rejected += refused
-                queue.reject(router.store, summary.submission, refused)
+    with rejects, _unhurried_gc():
+        for part in _parts(reader, decide, summary.submission if wish.again else None):
+            _write(router, summary, part, rejects, now)
             told(summary)
     summary.rejects_file = str(rejects.path) if rejects.path else None
     return summary
@@ -77,38 +86,75 @@ def dry_run(router: Router, reader: Reader, wish: Wish) -> Iterator[tuple[Row, D
     """What submit would do with each row; keeps nothing."""
     decide = Decider(router, wish, router.clock.now())
     for item in reader:
-        yield item if isinstance(item, Reject) else (item, decide(item).decision)
+        if isinstance(item, Row):
+            try:
+                yield item, decide(item).decision
+            except ShunterError as error:
+                yield _refused(item, error)
+        else:
+            yield item
 
 
-def _parts(reader: Reader) -> Iterator[list[Row | Reject]]:
-    rows = iter(reader)
-    while part := list(islice(rows, ROWS_A_WRITE)):
+def _parts(reader: Reader, decide: Decider, salt: str | None) -> Iterator[_Part]:
+    """In stages, each over a whole part: a processor that does one thing at a time does it a third faster."""
+    items = iter(reader)
+    while chunk := list(_chunk(items)):
+        part = _Part(rejects=[item for item in chunk if isinstance(item, Reject)])
+        decided = []
+        for row in (item for item in chunk if isinstance(item, Row)):
+            try:
+                decided.append((row, decide(row)))
+            except ShunterError as error:  # the policy's no, or a deadline that has passed
+                part.rejects.append(_refused(row, error))
+        part.jobs = [one.job(row.request, row.body, _key(row, salt)) for row, one in decided]
+        part.names = [row.request.client_key or f"line {row.line}" for row, _ in decided]
+        part.decisions = {one.id: one for _, one in decided}
         yield part
 
 
-def _add(router: Router, summary: Summary, rows: list[Row], decide: Decider, wish: Wish, now: datetime) -> None:
-    decisions: dict[str, dict[str, Any]] = {}
-    jobs = []
-    keys: dict[str, Row] = {}
-    for row in rows:
-        decided = decide(row)
-        key = _salted(row.key, summary.submission) if wish.again else row.key
-        keys[key] = row
-        if decided.id not in decisions:
-            decisions[decided.id] = row_of(decided)
-        jobs.append(router.new_job(row.request, decided, row.body, key))
-    if not jobs:
-        return
-    known = queue.add(router.store, summary.submission, list(decisions.values()), jobs, now)
-    summary.accepted += len(jobs) - len(known)
+def _chunk(items: Iterator[Row | Reject]) -> Iterator[Row | Reject]:
+    size = 0
+    for item in islice(items, ROWS_A_WRITE):
+        yield item
+        size += len(item.body) if isinstance(item, Row) else len(item.raw)
+        if size >= BYTES_A_WRITE:
+            return
+
+
+def _key(row: Row, salt: str | None) -> str:
+    return f"{row.key[:8]}{sha256(f'{salt} {row.key}'.encode()).hexdigest()[:32]}" if salt else row.key
+
+
+def _refused(row: Row, error: ShunterError) -> Reject:
+    return Reject(row.line, str(error), row.body.encode(), row.request.client_key)
+
+
+def _write(router: Router, summary: Summary, part: _Part, rejects: Rejects, now: datetime) -> None:
+    for reject in part.rejects:
+        rejects.add(reject)
+        summary.first_reject = summary.first_reject or f"line {reject.line}: {reject.reason}"
+    known: set[str] = set()
+    if part.jobs:
+        known = queue.add(router.store, summary.submission, [*map(row_of, part.decisions.values())], part.jobs, now)
+    if part.rejects:
+        queue.reject(router.store, summary.submission, len(part.rejects))
+    summary.rejected += len(part.rejects)
+    summary.accepted += len(part.jobs) - len(known)
     summary.duplicates += len(known)
-    for job in jobs:
-        if job.row_key not in known:
-            summary.lanes[job.lane] = summary.lanes.get(job.lane, 0) + 1
-        elif len(summary.skipped) < NAMED:
-            row = keys[job.row_key]
-            summary.skipped.append(row.request.client_key or f"line {row.line}")
+    if known:
+        old = (name for name, job in zip(part.names, part.jobs, strict=True) if job.row_key in known)
+        summary.skipped = [*summary.skipped, *old][:NAMED]
+    summary.lanes.update(job.lane for job in part.jobs if job.row_key not in known)
 
 
-def _salted(key: str, submission: str) -> str:
-    return sha256(f"{submission} {key}".encode()).hexdigest()[:32]
+@contextmanager
+def _unhurried_gc() -> Iterator[None]:
+    """Look for cycles seldom: rows make none, and looking at every module each time takes a quarter of the whole."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

@@ -21,7 +21,8 @@ from jobs.providers import Endpoint
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from router import bulk, show, telling
-from router.dispatch import Router, Started, Wish
+from router.decided import Started, Wish
+from router.dispatch import Router
 from router.figures import count, money, money_column
 from router.intake import Defaults, Kind, Reader, Rejects
 from router.settings import Settings

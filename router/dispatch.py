@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,6 @@ from db import lookup, queue
 from db.engine import Store, connect
 from db.ids import new_id
 from db.migrations import migrate
-from db.queue import Claim, NewJob
 from db.states import Lane
 from jobs import pricing, runner
 from jobs.batch import has_batch_api
@@ -25,6 +24,7 @@ from jobs.context import Context
 from jobs.errors import CallError, UsageError
 from jobs.runner import Event
 from router import estimate, settings
+from router.decided import Decided, Started, Wish, row_of
 from router.decision import Decision, Facts
 from router.estimate import Size
 from router.intake import canonical
@@ -34,43 +34,6 @@ from router.settings import Settings, provider_of
 
 DEFAULT_MODELS = {"openai": "gpt-6-luna", "anthropic": "claude-haiku-5-5"}
 LIVE = (Lane.STREAM, Lane.SYNC)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the sender says beside the request.
-
-    A lane of their own; a cap on its cost in nano-dollars; to run a known one `again`; to run live lanes `here`, in
-    this process, though no person waits.
-    """
-
-    lane: Lane | None = None
-    max_cost_nano: int | None = None
-    again: bool = False
-    here: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision and the id of its row: equal decisions of one moment are one row."""
-
-    decision: Decision
-    id: str
-    at: datetime
-
-    @classmethod
-    def of(cls, decision: Decision, now: datetime) -> "Decided":
-        """The same decision later is a row of its own, with its own hour."""
-        return cls(decision, f"{decision.id}-{int(now.timestamp()):x}", now)
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A job that runs here now, and how it was decided."""
-
-    job_id: str
-    decision: Decision
-    claim: Claim | None  # None: it waits for a worker, or was known already
 
 
 class Router:
@@ -189,11 +152,12 @@ class Router:
     def start(self, request: Request, wish: Wish) -> Started:
         """Decide and record one request: leased to this process when it runs at once, else queued."""
         now = self.clock.now()
-        decided = Decided.of(self.decide(self.facts(request, wish), now), now)
+        facts = self.facts(request, wish)
+        decided = Decided.of(self.decide(facts, now), facts, now)
         self.context().endpoint(provider_of(request.model, self.settings.endpoints))  # a missing key is said first
         body = canonical(request.body())
         row_key = self._row_key(request, body, wish)
-        job = self.new_job(request, decided, body, row_key)
+        job = decided.job(request, body, row_key)
         submission = new_id(now)
         queue.open_submission(self.store, submission, "prompt", now)
         claim = None
@@ -223,27 +187,6 @@ class Router:
                 code="key_reused",
             )
         return Started(job_id, decision, None)
-
-    def new_job(self, request: Request, decided: Decided, body: str, row_key: str) -> NewJob:
-        """The row of a request that was decided."""
-        decision = decided.decision
-        return NewJob(
-            id=new_id(decided.at),
-            row_key=row_key,
-            client_key=request.client_key,
-            decision_id=decided.id,
-            lane=decision.lane.value,
-            tier=decision.tier.value,
-            provider=provider_of(request.model, self.settings.endpoints),
-            model=request.model,
-            interactive=request.interactive,
-            priority=request.priority,
-            tags=dict(request.tags) or None,
-            deadline_at=request.deadline,
-            leave_by=decision.plan[0].leave_by,
-            body=body,
-            post_process=request.post_process,
-        )
 
     # ---- what it works with ----
 
@@ -288,27 +231,3 @@ class Router:
             await self._context.close()
         if "store" in self.__dict__:
             await asyncio.to_thread(self.store.close)
-
-
-def row_of(decided: Decided) -> dict[str, Any]:
-    """A decision as it is kept."""
-    decision = decided.decision
-    whole = decision.json()
-    return {
-        "id": decided.id,
-        "class": decision.class_,
-        "lane": decision.lane.value,
-        "tier": decision.tier.value,
-        "rule": decision.rule,
-        "reason": decision.reason,
-        "input_tokens": decision.input_tokens,
-        "output_p50": decision.output_p50,
-        "output_p90": decision.output_p90,
-        "cost_nano": decision.cost_nano,
-        "cost_p90_nano": decision.cost_p90_nano,
-        "finish_by": decision.finish_by,
-        "plan": whole["plan"],
-        "options": whole["options"],
-        "policy": decision.policy,
-        "decided_at": decided.at,
-    }

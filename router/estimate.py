@@ -1,20 +1,22 @@
 """What a request will cost and take in each lane, before the call. Pure; prices come in as a function."""
 
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import erf, exp, log, sqrt
 
 from db.states import Lane, Tier
 from jobs.chat import Request, Usage
 from router.tokens import request_tokens
-from router.wording import output_tokens
+from router.wording import cap_of, output_tokens
 
 Z95 = 1.6448536269514722  # the 0.95 quantile of the standard normal distribution
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Tokens of a request, to two significant digits: the estimate is no better, and equal sizes share a decision."""
+    """Tokens of a request, in steps of 10 to 20 %: the estimate is no better, and equal sizes share a decision."""
 
     input_tokens: int
     output_p50: int
@@ -76,7 +78,10 @@ def measure(request: Request) -> Size:
     """The size of a request, from its words and its form alone; no tokenizer and no network."""
     sent = request_tokens(request)
     p50, p90 = output_tokens(request, sent)
-    return Size(_two_digits(sent), _two_digits(p50), _two_digits(p90))
+    p50, p90, most = _rounded(p50), _rounded(p90), cap_of(request)
+    if most is not None:  # a cap is known, not estimated
+        p50, p90 = min(p50, most), min(p90, most)
+    return Size(_rounded(sent), p50, p90)
 
 
 def estimate(
@@ -106,7 +111,12 @@ def estimate(
     )
 
 
-def _two_digits(number: float) -> int:
-    """Rounded to two significant digits, at least 1."""
-    whole = int(number + 0.5) or 1
-    return whole if whole < 100 else round(whole, 2 - len(str(whole)))
+# Twelve steps a decade (the E12 series of preferred numbers): no estimate is better than the 10 % between them.
+_SERIES = (10, 12, 15, 18, 22, 27, 33, 39, 47, 56, 68, 82)
+_STEPS: list[int] = [*range(1, 10), *(step * 10**decade for decade in range(8) for step in _SERIES)]
+_BETWEEN = [(low + high) / 2 for low, high in pairwise(_STEPS)]
+
+
+def _rounded(number: float) -> int:
+    """The nearest step, at least 1."""
+    return _STEPS[bisect(_BETWEEN, number)]

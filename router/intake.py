@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -39,8 +39,7 @@ class Defaults:
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A request of a file; `body` is the canonical JSON of `request.body()`, `key` what the row is known by."""
 
     line: int
@@ -63,9 +62,13 @@ def canonical(body: Mapping[str, Any]) -> str:
 
 
 def key(request_body: str, custom_id: str | None, line: int) -> str:
-    """What a row of a file is known by, 32 hex digits: its line, its custom_id and its canonical body."""
+    """What a row of a file is known by, 40 hex digits: its line, then a hash of its custom_id and its canonical body.
+
+    The line comes first so that the rows of a file are neighbours in the index of keys: scattered ones would make
+    every thousand of them rewrite as many of its pages.
+    """
     name = custom_id or ""
-    return sha256(f"{line} {len(name)} {name}{request_body}".encode()).hexdigest()[:32]
+    return f"{line:08x}{sha256(f'{len(name)} {name}{request_body}'.encode()).hexdigest()[:32]}"
 
 
 def read(source: BinaryIO, kind: Kind | None, defaults: Defaults, *, name: str) -> "Reader":

@@ -18,9 +18,11 @@ from jobs.runner import Ended
 from router import bulk, show, telling
 from router.asking import Asked
 from router.bulk import Summary
-from router.dispatch import Router, Started
+from router.decided import Started
+from router.dispatch import Router
 from router.intake import Kind, Reader, Reject, Rejects
 from router.settings import provider_of
+from router.terminal import clean
 
 DONE, FAILED, WRONG, SOME_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
 
@@ -35,27 +37,24 @@ _QUIET_S = 60.0  # without any move, before --wait says that no worker seems to 
 
 def submit_prompt(asked: Asked, *, json: bool) -> int:
     """Submit one prompt: its answer on stdout where somebody waits for it, else its id."""
-    router = Router()
+    voice = _Json() if json else _Words()
     try:
-        return asyncio.run(_submit_prompt(router, asked, json=json))
+        return asyncio.run(_submit_prompt(Router(), asked, voice))
     except KeyboardInterrupt:
-        show.say("cancelled: the connection is closed; what came is kept (`shunter jobs list`)")
+        known = f"; what came is kept: `shunter jobs show {voice.job_id}`" if voice.job_id else ""
+        show.say(f"\ncancelled: the connection is closed{known}")
         return INTERRUPTED
 
 
-async def _submit_prompt(router: Router, asked: Asked, *, json: bool) -> int:
-    voice = _Json() if json else _Words()
-    job_id = ""
+async def _submit_prompt(router: Router, asked: Asked, voice: "_Words | _Json") -> int:
     try:
         request = asked.request(router)
         async with aclosing(router.stream(request, asked.wish())) as events:
             async for event in events:
-                if isinstance(event, Started):
-                    job_id = event.job_id
                 voice.hear(event)
         if asked.wait:
-            await _wait(router, [job_id])
-        job = lookup.job(router.store, job_id)
+            await _wait(router, [voice.job_id])
+        job = lookup.job(router.store, voice.job_id)
         assert job is not None
         voice.end(job)
         return _exit_code(job)
@@ -67,12 +66,16 @@ class _Words:
     """For people: the text on stdout, the rest on stderr."""
 
     def __init__(self) -> None:
+        self.job_id = ""
         self._shown = ""
 
     def hear(self, event: Started | Delta | Ended) -> None:
-        if isinstance(event, Delta):
+        if isinstance(event, Started):
+            self.job_id = event.job_id
+        elif isinstance(event, Delta):
             self._shown += event.text
-            sys.stdout.write(event.text)
+            # What a model says must not steer the terminal; a pipe gets it as it came.
+            sys.stdout.write(clean(event.text) if sys.stdout.isatty() else event.text)
             sys.stdout.flush()
         elif isinstance(event, Ended) and isinstance(event.ending, Again):
             show.say(f"try {event.n} failed: {event.ending.error}; trying again")
@@ -80,7 +83,7 @@ class _Words:
     def end(self, job: dict[str, Any]) -> None:
         text = job["output"] if job["output"] is not None else job["text"]
         if text and not self._shown:
-            sys.stdout.write(text)
+            sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
         if (self._shown or text) and not (self._shown or text).endswith("\n"):
             sys.stdout.write("\n")
         sys.stdout.flush()
@@ -94,9 +97,13 @@ class _Words:
 class _Json:
     """For programs: one event a line, the job last."""
 
+    def __init__(self) -> None:
+        self.job_id = ""
+
     def hear(self, event: Started | Delta | Ended) -> None:
         match event:
             case Started(job_id, decision):
+                self.job_id = job_id
                 show.data({"event": "decision", "job": job_id, "decision": decision.json()}, line=True)
             case Delta(text, refusal, reasoning, choice):
                 pieces = {"text": text, "refusal": refusal, "reasoning": reasoning}
@@ -109,6 +116,8 @@ class _Json:
 
     def end(self, job: dict[str, Any]) -> None:
         show.data({"event": "job"} | job, line=True)
+        if job["state"] == JobState.FAILED:
+            telling.ending(job)
 
 
 def _exit_code(job: dict[str, Any]) -> int:
@@ -184,7 +193,7 @@ def _report(summary: Summary, ignored: Counter[str], *, json: bool) -> None:
     if json:
         names = ("submission", "accepted", "duplicates", "rejected", "rejects_file")
         show.data({name: getattr(summary, name) for name in names})
-    else:
+    elif summary.accepted or not summary.rejected:
         telling.submitted(summary)
     if ignored:
         show.say(f"not sent, since no request has such a field: {', '.join(sorted(ignored))}")

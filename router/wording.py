@@ -86,18 +86,27 @@ _UNITS = frozenset(f"{unit}{plural}" for unit in UNITS for plural in ("", "s"))
 _LISTING = frozenset(LISTING.split())
 _NUMBERS = frozenset(map(str, range(1, 5001))).union(NUMBERS)
 _STATED_BY = {phrase: max(phrase.split(), key=len) for phrase in STATED}  # a word that is there if the phrase is
-_WORDS = SUMMARY.union(ECHO, GREETINGS, _GROUP, _UNITS, _LISTING, _NUMBERS, _STATED_BY.values())
+_STATED_WORDS = frozenset(_STATED_BY.values())
+_WORDS = SUMMARY.union(ECHO, GREETINGS, _GROUP, _UNITS, _LISTING, _NUMBERS, _STATED_WORDS)
 
 
 def output_tokens(request: Request, sent: float) -> tuple[float, float]:
     """The median and the 0.9 quantile of the answer's tokens; `sent` is what the request itself has."""
     p50, spread = _expected(request, sent)
-    p90 = p50 * exp(spread * Z90)
+    p90, choices, most = p50 * exp(spread * Z90), _choices(request), cap_of(request)
+    p50, p90 = p50 * choices, p90 * choices
+    return (p50, p90) if most is None else (min(p50, most), min(p90, most))
+
+
+def cap_of(request: Request) -> int | None:
+    """The most tokens that all choices together can have, or None."""
     cap = request.max_tokens or request.params.get("max_completion_tokens")
-    if isinstance(cap, int):
-        p50, p90 = min(p50, cap), min(p90, cap)
+    return cap * _choices(request) if isinstance(cap, int) else None
+
+
+def _choices(request: Request) -> int:
     choices = request.params.get("n")
-    return (p50 * choices, p90 * choices) if isinstance(choices, int) else (p50, p90)
+    return choices if isinstance(choices, int) and choices > 0 else 1
 
 
 def _expected(request: Request, sent: float) -> tuple[float, float]:
@@ -130,9 +139,10 @@ def wording_tokens(prompt: str, sent: float) -> tuple[float, float]:
 
 def _stated(plain: str, words: frozenset[str]) -> float | None:
     """The length that the prompt asks for, in so many words; `words` are a quick look at what can be in it."""
-    for phrase, word in _STATED_BY.items():
-        if word in words and phrase in plain:
-            return STATED[phrase]
+    if not _STATED_WORDS.isdisjoint(words):
+        for phrase, word in _STATED_BY.items():
+            if word in words and phrase in plain:
+                return STATED[phrase]
     if _NUMBERS.isdisjoint(words):
         return None
     if not _UNITS.isdisjoint(words) and (found := COUNTED.search(plain)):

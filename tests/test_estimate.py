@@ -106,7 +106,9 @@ def test_tools_schemas_and_images_count() -> None:
     words = {"type": "text", "text": "What is this?"}
     for detail, tokens in (("low", 85), ("auto", 765), ("high", 1105)):
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9999, "detail": detail}}
-        assert measure(ask([words, image])).input_tokens == pytest.approx(plain + tokens, abs=10 + tokens * 0.05)
+        assert measure(ask([words, image])).input_tokens == pytest.approx(
+            plain + tokens, abs=10 + tokens * 0.1
+        )  # a step
 
 
 SHORT = [
@@ -159,7 +161,7 @@ def test_the_cap_binds_both_quantiles() -> None:
 
 def test_each_choice_is_paid() -> None:
     one, three = measure(ask("Explain salt.")), measure(ask("Explain salt.", params={"n": 3}))
-    assert three.output_p50 == pytest.approx(3 * one.output_p50, rel=0.05)
+    assert three.output_p50 == pytest.approx(3 * one.output_p50, rel=0.2)  # two roundings
 
 
 def test_a_schema_says_how_much_is_written() -> None:
@@ -202,11 +204,11 @@ def test_a_forced_tool_writes_its_arguments() -> None:
 
 
 @given(st.text(min_size=1, max_size=2000), st.none() | st.integers(1, 10**6))
-def test_sizes_are_whole_ordered_and_two_digits(prompt: str, cap: int | None) -> None:
+def test_sizes_are_ordered_steps_within_the_cap(prompt: str, cap: int | None) -> None:
     size = measure(ask(prompt, max_tokens=cap))
-    assert 1 <= size.output_p50 <= size.output_p90
+    assert 1 <= size.output_p50 <= size.output_p90 <= (cap or size.output_p90)
     for number in (size.input_tokens, size.output_p50, size.output_p90):
-        assert len(str(number).rstrip("0")) <= 2
+        assert number == cap or len(str(number).rstrip("0")) <= 2
 
 
 def weigh(has_batch: bool | None) -> Estimates:

@@ -9,7 +9,7 @@ from jobs.providers.openai_wire import answer_from, body_of, usage_of
 
 
 def request(**more: Any) -> Request:
-    return Request(model="m", messages=[Message(role="user", content="hi")], **more)
+    return Request(**{"model": "m", "messages": [Message(role="user", content="hi")]} | more)
 
 
 def test_half_an_emoji_and_nan_are_taken() -> None:
@@ -17,9 +17,18 @@ def test_half_an_emoji_and_nan_are_taken() -> None:
     assert answer_from(body).first.text == "a\ufffd"
 
 
-@pytest.mark.parametrize(("own", "name"), [(True, "max_completion_tokens"), (False, "max_tokens")])
-def test_the_cap_has_the_servers_name(own: bool, name: str) -> None:
-    for asked in (request(max_tokens=7), request(params={"max_completion_tokens": 7})):
+@pytest.mark.parametrize(
+    ("own", "model", "name"),
+    [
+        (True, "gpt-4o", "max_completion_tokens"),
+        (False, "gpt-4o", "max_tokens"),
+        (False, "llama-3", "max_tokens"),
+        (False, "gpt-6-luna", "max_completion_tokens"),
+        (False, "openai/o3", "max_completion_tokens"),
+    ],
+)
+def test_the_cap_has_the_servers_name(own: bool, model: str, name: str) -> None:
+    for asked in (request(model=model, max_tokens=7), request(model=model, params={"max_completion_tokens": 7})):
         body = body_of(asked, own=own)
         assert {key: body[key] for key in body if key.startswith("max")} == {name: 7}
 

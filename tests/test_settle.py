@@ -356,6 +356,10 @@ class Moves(RuleBasedStateMachine):
 
 
 Moves.TestCase.settings = settings(
-    max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+    max_examples=30,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
 )
 test_any_sequence_of_moves = Moves.TestCase

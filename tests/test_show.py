@@ -7,7 +7,6 @@ import pty
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,8 @@ def option(plan: list[dict[str, Any]], why_not: str | None = None, cost: str | N
 
 
 DECISION = {
-    "class": "bulk", "lane": "batch", "tier": "default", "plan": [STEP, SYNC], "rule": "bulk", "reason": "Nobody waits.",
+    "class": "bulk", "lane": "batch", "tier": "default", "plan": [STEP, SYNC], "rule": "bulk",
+    "reason": "Nobody waits.",
     "expected_output_tokens": {"p50": 470, "p90": 1000}, "cost_usd": "0.000118", "finish_by": AT, "policy": "shipped",
     "options": [option([STEP, SYNC]), option([SYNC], "it may not be done by the deadline", None)],
 }  # fmt: skip
@@ -38,12 +38,14 @@ JOB = {
     "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}, "text": "word " * 50 + "\x1b]0;owned\x07",
     "refusal": None, "tool_calls": None, "truncated": True, "partial": False, "output": None, "decision": DECISION,
     "attempts": [
-        {"n": 1, "state": "unknown", "lane": "batch", "tier": "default", "sent_at": AT, "total_ms": None, "tokens": None,
+        {"n": 1, "state": "unknown", "lane": "batch", "tier": "default", "sent_at": AT, "total_ms": None,
+         "tokens": None,
          "cost_usd": None, "at_risk_usd": "0.01", "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}},
     ],
 }  # fmt: skip
 BATCH = {
-    "id": "1a204d3419c5d805a5060bdf02", "state": "submitted", "model": "gpt-6-luna", "provider": "openai", "rows": 50_000,
+    "id": "1a204d3419c5d805a5060bdf02", "state": "submitted", "model": "gpt-6-luna", "provider": "openai",
+    "rows": 50_000,
     "done": 12_345, "status": "in_progress", "provider_batch_id": "batch_1", "packed_at": AT, "submitted_at": AT,
     "cancel_at": None, "ended_at": None, "imported_at": None, "expires_at": AT, "leave_by": None, "next_poll_at": AT,
     "error": "busy", "jobs": {"submitted": 50_000},
@@ -74,7 +76,7 @@ def test_no_amount_above_nothing_is_shown_as_nothing(nano: int) -> None:
 @given(st.text())
 def test_nothing_that_is_shown_steers_the_terminal(words: str) -> None:
     kept = terminal.clean(words)
-    assert not any(ord(sign) < 32 and sign not in "\n\t" or 127 <= ord(sign) < 160 for sign in kept)
+    assert not any((ord(sign) < 32 and sign not in "\n\t") or 127 <= ord(sign) < 160 for sign in kept)
     assert terminal.clean(kept) == kept
 
 
@@ -130,15 +132,17 @@ def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("no_color", [True, False])
-def test_a_terminal_gets_colour_unless_it_wants_none(no_color: bool, tmp_path: Path) -> None:
-    code = ("from router import show\nwith show.progress('working', 3) as told: told(2)\n"
-            "show.complain('bad'); show.jobs({'jobs': [], 'next': None}); show.batches([%r])" % BATCH)  # fmt: skip
+def test_a_terminal_gets_colour_unless_it_wants_none(no_color: bool) -> None:
+    code = (
+        "import json, sys; from router import show\n"
+        "with show.progress('working', 3) as told: told(2)\n"
+        "show.complain('bad'); show.batches([json.loads(sys.argv[1])])"
+    )
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env | ({"NO_COLOR": "1"} if no_color else {}), stdin=theirs, stdout=theirs,
-        stderr=theirs, check=True, timeout=60,
-    )  # fmt: skip
+    env |= {"NO_COLOR": "1"} if no_color else {}
+    command = [sys.executable, "-c", code, json.dumps(BATCH)]
+    done = subprocess.run(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=60)
     os.close(theirs)
     seen = b""
     while True:

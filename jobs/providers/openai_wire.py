@@ -1,5 +1,6 @@
 """Chat completions on the wire: a Request as a body, chunks and bodies as an Answer. No I/O."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,16 +22,21 @@ from jobs.providers.answers import (
     tool_call,
 )
 
+REASONING = re.compile(r"(.*/)?(o\d|gpt-[5-9])")
 NOT_THE_USERS = ("stream", "stream_options", "service_tier")  # the lane and the tier say these
 
 
 def body_of(request: Request, *, own: bool, tier: str = "default", stream: bool = False) -> dict[str, Any]:
-    """The JSON body of a call; `own`: the provider's own address, which knows `max_completion_tokens`."""
+    """The JSON body of a call; `own`: the provider's own address.
+
+    The cap is `max_completion_tokens` there and for OpenAI's reasoning models anywhere, since those refuse the older
+    name; elsewhere it is `max_tokens`, which every compatible server obeys and some know alone (llama-cpp-python).
+    """
     body = {name: value for name, value in request.body().items() if name not in NOT_THE_USERS}
     asked = body.pop("max_completion_tokens", None)
     cap = body.pop("max_tokens", None) or asked
     if cap is not None:
-        body["max_completion_tokens" if own else "max_tokens"] = cap
+        body["max_completion_tokens" if own or REASONING.match(request.model) else "max_tokens"] = cap
     if tier != "default":
         body["service_tier"] = tier
     if stream:

@@ -1,6 +1,5 @@
 """The root command, and how every command ends: an exit code, and for an error one line on stderr."""
 
-import os
 import sys
 
 import typer
@@ -13,15 +12,15 @@ The cheapest lane that still meets the deadline, every result and every cent kep
 
 Examples:
 
-  shunter demo                                  see all of it in a minute, without a key
+  shunter demo                            all of it in a minute, no key
 
-  shunter submit "Why is the sky blue?"         streamed or answered at once
+  shunter submit "Why is the sky blue?"   streamed, or answered at once
 
-  shunter submit --file prompts.jsonl           queued for the Batch API
+  shunter submit --file prompts.jsonl     queued for the Batch API
 
-  shunter worker --once                         moves everything that is due
+  shunter worker --once                   moves everything that is due
 
-  shunter report cost --by lane                 what it cost
+  shunter report cost --by lane           what it cost
 """
 
 app = typer.Typer(
@@ -64,9 +63,6 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `shunter ... | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         code = _exit_code(error)
         if code is None:

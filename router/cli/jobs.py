@@ -218,7 +218,7 @@ def _wait(store: "Store", ids: list[str], limit: float | None) -> dict[str, str]
                 show.say("nothing has moved for a minute; is a worker running? (`shunter worker --once`)")
                 moved = monotonic()
             if limit is not None and monotonic() - began >= limit:
-                raise ShunterError(f"{len(left)} of {len(ids)} jobs are not final yet", code="timeout")
+                raise ShunterError(f"not final in time: {len(left)} of {len(ids)}; they go on", code="timeout")
             sleep(0.25)
 
 

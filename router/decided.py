@@ -1,0 +1,94 @@
+"""What goes into a decision beside the request, and what a decided request becomes in the store."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from db.ids import new_id
+from db.queue import Claim, NewJob
+from db.states import Lane
+from jobs.chat import Request
+from router.decision import Decision, Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the sender says beside the request.
+
+    A lane of their own; a cap on its cost in nano-dollars; to run a known one `again`; to run live lanes `here`, in
+    this process, though no person waits.
+    """
+
+    lane: Lane | None = None
+    max_cost_nano: int | None = None
+    again: bool = False
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision and the id of its row: equal decisions of one moment are one row."""
+
+    decision: Decision
+    id: str
+    provider: str
+    at: datetime
+
+    @classmethod
+    def of(cls, decision: Decision, facts: Facts, now: datetime) -> "Decided":
+        """The same decision later is a row of its own, with its own hour."""
+        return cls(decision, f"{decision.id}-{int(now.timestamp()):x}", facts.provider, now)
+
+    def job(self, request: Request, body: str, row_key: str) -> NewJob:
+        """The row of a request that was decided so."""
+        decision = self.decision
+        return NewJob(
+            id=new_id(self.at),
+            row_key=row_key,
+            client_key=request.client_key,
+            decision_id=self.id,
+            lane=decision.lane.value,
+            tier=decision.tier.value,
+            provider=self.provider,
+            model=request.model,
+            interactive=request.interactive,
+            priority=request.priority,
+            tags=request.tags or None,
+            deadline_at=request.deadline,
+            leave_by=decision.plan[0].leave_by,
+            body=body,
+            post_process=request.post_process,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A job that runs here now, and how it was decided."""
+
+    job_id: str
+    decision: Decision
+    claim: Claim | None  # None: it waits for a worker, or was known already
+
+
+def row_of(decided: Decided) -> dict[str, Any]:
+    """A decision as it is kept."""
+    decision = decided.decision
+    whole = decision.json()
+    return {
+        "id": decided.id,
+        "class": decision.class_,
+        "lane": decision.lane.value,
+        "tier": decision.tier.value,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "input_tokens": decision.input_tokens,
+        "output_p50": decision.output_p50,
+        "output_p90": decision.output_p90,
+        "cost_nano": decision.cost_nano,
+        "cost_p90_nano": decision.cost_p90_nano,
+        "finish_by": decision.finish_by,
+        "plan": whole["plan"],
+        "options": whole["options"],
+        "policy": decision.policy,
+        "decided_at": decided.at,
+    }

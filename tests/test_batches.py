@@ -1,0 +1,233 @@
+"""Provider batches and their moves, each alone; a worker that lost its right changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from db import batches
+from db.batches import Waiting
+from db.engine import Store
+from db.tables import Batch
+from tests.lanes import MODEL, NOW, RISK, add, job, rows, states
+
+SOON = NOW + timedelta(seconds=1)
+LATE = NOW + timedelta(hours=1)
+
+
+def packed(store: Store, batch: str = "b", group: Waiting | None = None, **more: Any) -> int:
+    limits: dict[str, Any] = {"base_url": "u", "max_rows": 100, "max_bytes": 10**6, "now": NOW}
+    return batches.pack(store, batch, group or Waiting("openai", MODEL, 1), **limits | more)
+
+
+def get(store: Store, batch: str = "b") -> Batch:
+    found = batches.get(store, batch)
+    assert found is not None
+    return found
+
+
+def sent(store: Store, batch: str = "b") -> Batch:
+    """A batch that is at the provider."""
+    assert batches.intend_upload(store, get(store, batch), get(store, batch).rows, NOW)
+    assert batches.uploaded(store, batch, f"file-{batch}")
+    assert batches.intend_create(store, get(store, batch), NOW)
+    assert created(store, batch)
+    return get(store, batch)
+
+
+def created(store: Store, batch: str = "b", provider: str | None = None) -> bool:
+    known: dict[str, Any] = {"status": "validating", "expires_at": LATE, "next_poll_at": SOON, "now": NOW}
+    return batches.created(store, batch, provider_batch_id=provider or f"p-{batch}", **known)
+
+
+def ids(store: Store, batch: str) -> list[str]:
+    return [row[0] for row in batches.rows_of(store, batch)]
+
+
+# ---- pack ----
+
+
+def test_what_waits_by_provider_and_model(store: Store) -> None:
+    add(store, job(), job(), job(model="gpt-4o"), job(lane="sync"))
+    assert sorted(batches.waiting(store, NOW), key=lambda group: group.model) == [
+        Waiting("openai", "gpt-4o", 1),
+        Waiting("openai", MODEL, 2),
+    ]
+    assert batches.waiting(store, NOW - timedelta(seconds=1)) == []
+
+
+def test_a_packed_job_has_its_attempt_open_and_its_money_at_risk(store: Store) -> None:
+    one = add(store, job())[0]
+    assert packed(store) == 1
+    assert states(store) == {"submitted": 1}
+    attempt = rows(store, "SELECT job_id, n, state, lane, batch_id, at_risk_nano FROM attempt")[0]
+    assert tuple(attempt) == (one, 1, "sent", "batch", "b", RISK)
+    assert packed(store, "b2") == 0
+    assert batches.get(store, "b2") is None
+
+
+def test_cut_at_its_rows(store: Store) -> None:
+    made = add(store, *(job() for _ in range(7)))
+    assert [packed(store, f"b{n}", max_rows=3) for n in range(4)] == [3, 3, 1, 0]
+    assert [*ids(store, "b0"), *ids(store, "b1"), *ids(store, "b2")] == made
+
+
+def test_cut_at_its_bytes_and_one_that_is_larger_goes_alone(store: Store) -> None:
+    size = len(job("é" * 1000).body.encode())
+    add(store, *(job("é" * 1000) for _ in range(3)))
+    assert packed(store, "b0", max_bytes=size * 2 + 1) == 2
+    assert packed(store, "b1", max_bytes=10) == 1
+
+
+def test_who_must_leave_first_goes_first(store: Store) -> None:
+    never, late, early = add(store, job(), job(leave_by=LATE), job(leave_by=SOON))
+    packed(store, "b0", max_rows=1)
+    packed(store, "b1", max_rows=2)
+    assert ids(store, "b0") == [early]
+    assert sorted(ids(store, "b1")) == sorted([late, never])
+    assert (get(store, "b0").leave_by, get(store, "b1").leave_by) == (SOON, LATE)
+
+
+def test_the_rows_come_in_pages_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_ROWS_A_PAGE", 3)
+    made = add(store, *(job() for _ in range(7)))
+    packed(store)
+    assert ids(store, "b") == made
+    assert [batches.row_at(store, "b", line) for line in (1, 7, 8)] == [(made[0], 1), (made[6], 1), None]
+    assert len(batches.open_rows(store, "b", 5)) == 5
+    assert batches.holds(store, "b", made[0], 1)
+    assert not batches.holds(store, "b", made[0], 2)
+
+
+# ---- leases ----
+
+
+def test_one_worker_at_a_time(store: Store) -> None:
+    add(store, job())
+    packed(store)
+    assert [one.id for one in batches.take(store, "me", LATE, SOON)] == ["b"]
+    assert batches.take(store, "other", LATE, SOON) == []
+    assert [one.id for one in batches.take(store, "other", LATE, LATE + timedelta(seconds=1))] == ["b"]
+    batches.release(store, "me")
+    assert batches.take(store, "third", LATE, SOON) == []
+    batches.release(store, "other")
+    assert len(batches.take(store, "third", LATE, SOON)) == 1
+
+
+def test_when_the_next_one_is_due(store: Store) -> None:
+    assert batches.next_due(store, ["u"]) is None
+    add(store, job())
+    packed(store)
+    batches.wait(store, "b", LATE, error="busy")
+    assert batches.next_due(store, ["u"]) == LATE
+    assert batches.next_due(store, ["elsewhere"]) is None
+    assert batches.take(store, "me", LATE, SOON) == []
+    batches.imported(store, "b", NOW)
+    assert batches.next_due(store, ["u"]) is None
+
+
+# ---- moves ----
+
+
+def test_the_way_of_a_batch(store: Store) -> None:
+    add(store, job())
+    packed(store)
+    batch = sent(store)
+    assert (batch.state, batch.file_id, batch.provider_batch_id, batch.create_tries) == (
+        "submitted",
+        "file-b",
+        "p-b",
+        1,
+    )
+    assert batches.polled(store, "b", status="in_progress", done=3, expires_at=None, next_poll_at=LATE)
+    assert (get(store).done, get(store).expires_at) == (3, LATE)
+    assert batches.cancelling(store, "b", SOON)
+    files: dict[str, Any] = {"output_file_id": "out", "error_file_id": ""}
+    assert batches.ended(store, "b", status="completed", done=1, error=None, now=LATE, **files)
+    assert (get(store).state, get(store).output_file_id, get(store).error_file_id) == ("ended", "out", None)
+    assert batches.imported(store, "b", LATE)
+    assert not batches.imported(store, "b", LATE)
+    assert get(store).lease_by is None
+
+
+@pytest.mark.parametrize("move", ["intend_upload", "intend_create"])
+def test_one_of_two_wins_the_right_to_post(store: Store, move: str) -> None:
+    add(store, job())
+    packed(store)
+    if move == "intend_create":
+        batches.uploaded(store, "b", "file")
+    seen = get(store)
+    arguments: Sequence[Any] = (seen, 1, NOW) if move == "intend_upload" else (seen, NOW)
+    assert getattr(batches, move)(store, *arguments)
+    assert not getattr(batches, move)(store, *arguments)
+
+
+def test_what_was_created_is_known_under_its_first_id(store: Store) -> None:
+    add(store, job())
+    packed(store)
+    sent(store)
+    assert not created(store, provider="another")
+    assert get(store).provider_batch_id == "p-b"
+    assert not batches.intend_create(store, get(store), NOW)
+    assert not batches.forget_intent(store, get(store))
+
+
+@pytest.mark.parametrize("state", [None, batches.BatchState.UNSURE])
+def test_a_dead_file_sends_it_back_to_its_start(store: Store, state: Any) -> None:
+    add(store, job())
+    packed(store)
+    batches.intend_upload(store, get(store), 1, NOW)
+    batches.uploaded(store, "b", "file")
+    batches.intend_create(store, get(store), NOW)
+    batches.wait(store, "b", SOON, error="unclear", state=state)
+    assert batches.upload_anew(store, get(store))
+    again = get(store)
+    assert (again.state, again.file_id, again.upload_intent_at, again.create_intent_at) == ("packed", None, None, None)
+    assert again.create_tries == 1
+
+
+def test_a_file_of_somebody_else_is_not_forgotten(store: Store) -> None:
+    add(store, job())
+    packed(store)
+    batches.uploaded(store, "b", "file")
+    stale = get(store)
+    stale.file_id = "older"
+    assert not batches.upload_anew(store, stale)
+
+
+def test_a_clear_refusal_gives_the_right_back(store: Store) -> None:
+    add(store, job())
+    packed(store)
+    before = get(store)
+    batches.intend_upload(store, before, 1, NOW)
+    batches.forget_intent(store, before)
+    assert get(store).upload_intent_at is None
+    batches.intend_upload(store, get(store), 1, NOW)
+    batches.uploaded(store, "b", "file")
+    before = get(store)
+    batches.intend_create(store, before, NOW)
+    batches.forget_intent(store, before)
+    assert get(store).create_intent_at is None
+    assert get(store).upload_intent_at is not None
+
+
+def test_an_unclear_create_is_seen_by_the_others_of_its_provider(store: Store) -> None:
+    add(store, job(), job(model="gpt-4o"))
+    packed(store)
+    packed(store, "c", Waiting("openai", "gpt-4o", 1))
+    batches.uploaded(store, "b", None)
+    batches.intend_create(store, get(store), NOW)
+    assert batches.unresolved_create(store, get(store, "c"))
+    assert not batches.unresolved_create(store, get(store))
+    created(store)
+    assert not batches.unresolved_create(store, get(store, "c"))
+
+
+def test_the_newest_first(store: Store) -> None:
+    for name in "abc":
+        add(store, job())
+        packed(store, name)
+    assert [one.id for one in batches.recent(store, 2)] == ["c", "b"]
+    assert replace(Waiting("a", "b", 1), rows=2).rows == 2
