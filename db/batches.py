@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, and_, cast, func, insert, or_, select, update
+from sqlalchemy import Connection, LargeBinary, and_, cast, func, insert, not_, or_, select, update
 
 from db import ledger
 from db.engine import Store
@@ -246,8 +246,9 @@ def polled(store: Store, batch_id: str, *, status: str, done: int, expires_at: d
 
 
 def cancelling(store: Store, batch_id: str, now: datetime) -> bool:
-    """Its cancel was asked for."""
-    where = and_(BATCH.c.id == batch_id, BATCH.c.state == BatchState.SUBMITTED.value)
+    """It is to be cancelled: the worker asks the provider, or sends nothing where nothing was created yet."""
+    over = BATCH.c.state.in_([BatchState.ENDED.value, BatchState.IMPORTED.value])
+    where = and_(BATCH.c.id == batch_id, not_(over))
     return _move(store, where, {"cancel_at": now, "next_poll_at": now})
 
 

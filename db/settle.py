@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Boolean, and_, bindparam, case, false, func, not_, null, or_, select, true, update
@@ -10,13 +10,14 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from db import ledger
 from db.engine import Store
-from db.ledger import JOB, Charge, Settled
+from db.ledger import ATTEMPT, JOB, Charge, Settled
 from db.plans import Onto
-from db.states import FINAL, AttemptState, JobState
+from db.states import FINAL, AttemptState, JobState, Lane
 from db.tables import Result, among, table
 
 RESULT = table(Result)
 
+_LONGEST_CALL = timedelta(hours=1)  # four times what a call may take by default
 _NO_LEASE: dict[str, Any] = {"lease_by": None, "lease_until": None}
 
 
@@ -178,10 +179,19 @@ def rescue(store: Store, now: datetime, tries: int) -> int:
     A job whose person is gone is never sent again to nobody: it fails as abandoned. How many jobs there were.
     """
     expired = and_(JOB.c.state == JobState.RUNNING.value, JOB.c.lease_until < now)
+    # A job can end by a late answer while another attempt at it runs; nobody holds that one to its end.
+    unheld = and_(
+        among(ATTEMPT.c.state, (AttemptState.SENT,)),
+        among(ATTEMPT.c.lane, (Lane.STREAM, Lane.SYNC)),
+        ATTEMPT.c.sent_at < now - _LONGEST_CALL,
+        JOB.c.state != JobState.RUNNING.value,
+    )
     with store.write() as connection:
         lost = connection.execute(select(JOB.c.id, JOB.c.attempts).where(expired)).all()
+        orphans = select(ATTEMPT.c.job_id, ATTEMPT.c.n).join(JOB, JOB.c.id == ATTEMPT.c.job_id).where(unheld)
+        gone = [*lost, *connection.execute(orphans)]
         charge = Charge(AttemptState.UNKNOWN, error_code="owner_died", error="its process ended before the answer")
-        ledger.close(connection, [Settled(job_id, n, charge) for job_id, n in lost], now)
+        ledger.close(connection, [Settled(job_id, n, charge) for job_id, n in gone], now)
         again = and_(JOB.c.interactive.is_(False), JOB.c.attempts < tries)
         connection.execute(
             update(JOB)

@@ -11,7 +11,7 @@ from db.engine import Store
 from db.ids import custom_id, new_id
 from db.states import BatchState
 from db.tables import Batch
-from jobs import importing
+from jobs import importing, polling
 from jobs.chat import Request
 from jobs.context import Context
 from jobs.errors import CallError, Permanent, Transient
@@ -19,10 +19,6 @@ from jobs.providers import BatchProvider, Remote, Ticket
 
 _ROOM = 0.75  # of a provider's bytes, for bodies: the rest is for custom_ids, escapes and what wraps each row
 _SOON_S = 5.0  # between two looks for something that a list may show late
-_KEY = (401, 403)  # statuses that speak of the key, not of the batch
-_KEY_S = 60.0  # before the same key is tried again
-_FIRST_POLL_S = 0.5
-_LOST_S = 3600.0  # past its end, after which a provider that shows no end has forgotten the batch
 
 
 async def has_batch_api(context: Context, provider: str) -> bool:
@@ -67,8 +63,8 @@ async def move(context: Context, batch: Batch) -> None:
         BatchState.PACKED: _upload,
         BatchState.UPLOADED: _create,
         BatchState.UNSURE: _create,
-        BatchState.SUBMITTED: _poll,
-        BatchState.ENDED: _import,
+        BatchState.SUBMITTED: polling.poll,
+        BatchState.ENDED: polling.import_,
     }
     current: Batch | None = batch
     while current is not None and current.state in steps:
@@ -76,7 +72,7 @@ async def move(context: Context, batch: Batch) -> None:
         try:
             await steps[before](context, current)
         except CallError as error:
-            await context.db(batches.wait, batch.id, _later(context, current, error), error=str(error))
+            await context.db(batches.wait, batch.id, polling.later(context, current, error), error=str(error))
             raise
         current = await context.db(batches.get, batch.id)
         if current is not None and current.state == before:
@@ -87,6 +83,9 @@ async def move(context: Context, batch: Batch) -> None:
 
 
 async def _upload(context: Context, batch: Batch) -> None:
+    if batch.cancel_at:
+        await importing.called_off(context, batch)
+        return
     provider = context.batch_provider(batch.provider)
     ticket = await _ticket(context, batch)
     if not ticket.rows:  # every row was taken out before it was sent
@@ -140,23 +139,36 @@ def _write_file(store: Store, provider: BatchProvider, batch_id: str, path: str)
 
 
 async def _create(context: Context, batch: Batch) -> None:
+    if batch.create_intent_at:
+        await _create_again(context, batch)
+    elif batch.cancel_at:
+        await importing.called_off(context, batch)
+    elif not context.batch_provider(batch.provider).has_files and await context.db(batches.unresolved_create, batch):
+        await _look_again(context, batch, "another create is unclear; at most one at a time can be told apart")
+    else:
+        await _post(context, batch, await _ticket(context, batch))
+
+
+async def _create_again(context: Context, batch: Batch) -> None:
+    """An earlier create got no clear answer: adopt what it made; after the grace nothing was made."""
     provider = context.batch_provider(batch.provider)
     ticket = await _ticket(context, batch)
-    if batch.create_intent_at:
-        if await _adopted(context, provider, batch, ticket):
-            return
-        if await _too_early(context, batch, batch.create_intent_at):
-            return
-        if provider.has_files and batch.file_id:
-            # A paused owner may still send its POST: let it name a dead file.
-            await provider.delete_file(batch.file_id)
-            await context.db(batches.upload_anew, batch)
-            return
-    elif not provider.has_files and await context.db(batches.unresolved_create, batch):
-        await _look_again(context, batch, "another create is unclear; at most one at a time can be told apart")
+    if await _adopted(context, provider, batch, ticket) or await _too_early(context, batch, batch.create_intent_at):
         return
+    if batch.cancel_at:
+        await importing.called_off(context, batch)
+    elif provider.has_files and batch.file_id:
+        # A paused owner may still send its POST: let it name a dead file.
+        await provider.delete_file(batch.file_id)
+        await context.db(batches.upload_anew, batch)
+    else:
+        await _post(context, batch, ticket)
+
+
+async def _post(context: Context, batch: Batch, ticket: Ticket) -> None:
     if not await context.db(batches.intend_create, batch, context.clock.now()):
         return
+    provider = context.batch_provider(batch.provider)
     try:
         remote = await provider.submit(ticket)
     except CallError as error:
@@ -193,20 +205,20 @@ async def _keep(context: Context, batch: Batch, remote: Remote) -> bool:
         provider_batch_id=remote.id,
         status=remote.status,
         expires_at=remote.expires_at,
-        next_poll_at=now + timedelta(seconds=poll_pause(0)),
+        next_poll_at=now + timedelta(seconds=polling.poll_pause(0)),
         now=now,
     )
 
 
-async def _too_early(context: Context, batch: Batch, intent_at: object) -> bool:
+async def _too_early(context: Context, batch: Batch, intent_at: datetime | None) -> bool:
     """Whether an unclear POST may still show up in a list, so that it must not be sent again yet."""
     if intent_at is None:
         return False
-    left = (batch.create_intent_at or batch.upload_intent_at or context.clock.now()) - context.clock.now()
-    if left.total_seconds() + context.grace_s <= 0:
+    age = (context.clock.now() - intent_at).total_seconds()
+    if age >= context.grace_s:
         return False
-    await _look_again(context, batch, "an earlier POST got no clear answer; looking for what it made", min(
-        _SOON_S, left.total_seconds() + context.grace_s))  # fmt: skip
+    why = "an earlier POST got no clear answer; looking for what it made"
+    await _look_again(context, batch, why, min(max(age, _SOON_S), context.grace_s - age))
     return True
 
 
@@ -224,74 +236,8 @@ async def _not_posted(context: Context, batch: Batch, error: CallError) -> None:
         return
     await context.db(batches.forget_intent, batch)
     if isinstance(error, Transient):
-        await context.db(batches.wait, batch.id, _later(context, batch, error), error=str(error))
-    elif error.status in _KEY:  # nothing is lost, all waits
+        await context.db(batches.wait, batch.id, polling.later(context, batch, error), error=str(error))
+    elif error.status in polling.KEY:  # nothing is lost, all waits
         raise error
     else:
         await importing.refused(context, batch, error)
-
-
-# ---- poll ----
-
-
-async def _poll(context: Context, batch: Batch) -> None:
-    provider, now = context.batch_provider(batch.provider), context.clock.now()
-    assert batch.provider_batch_id is not None
-    try:
-        if batch.leave_by and now >= batch.leave_by and not batch.cancel_at:
-            await provider.cancel(batch.provider_batch_id)
-            await context.db(batches.cancelling, batch.id, now)
-        remote = await provider.poll(batch.provider_batch_id)
-    except CallError as error:
-        await _not_seen(context, batch, error)
-        return
-    if remote.terminal:
-        if remote.error_line:
-            named = remote.error_code or "invalid", remote.error or "refused by the provider's validation"
-            await importing.quarantine(context, batch, remote.error_line, *named)
-        why = f"{remote.error_code}: {remote.error}" if remote.error_code or remote.error else None
-        files = {"output_file_id": remote.output_file_id, "error_file_id": remote.error_file_id}
-        await context.db(batches.ended, batch.id, status=remote.status, done=remote.done, error=why, now=now, **files)
-        return
-    age = (now - (batch.cancel_at or batch.submitted_at or now)).total_seconds()
-    after = now + timedelta(seconds=poll_pause(age))
-    if batch.leave_by and not batch.cancel_at:
-        after = min(after, max(batch.leave_by, now))
-    seen = {"status": remote.status, "done": remote.done + remote.failed, "expires_at": remote.expires_at}
-    await context.db(batches.polled, batch.id, next_poll_at=after, **seen)
-    if _lost(context, batch):
-        await importing.forgotten(context, batch, "the provider shows no end of the batch an hour after its last")
-
-
-async def _not_seen(context: Context, batch: Batch, error: CallError) -> None:
-    if isinstance(error, Permanent) and error.status == 404 and _lost(context, batch):
-        await importing.forgotten(context, batch, str(error))
-        return
-    if error.status in _KEY:
-        raise error
-    await context.db(batches.wait, batch.id, _later(context, batch, error), error=str(error))
-
-
-def _later(context: Context, batch: Batch, error: CallError) -> datetime:
-    """When to try again what a provider did not do: the longer the batch has waited, the later."""
-    now = context.clock.now()
-    wait = max(poll_pause((now - (batch.submitted_at or batch.packed_at)).total_seconds()),
-               getattr(error, "retry_after", None) or 0, _KEY_S if error.status in _KEY else 0)  # fmt: skip
-    return now + timedelta(seconds=wait)
-
-
-async def _import(context: Context, batch: Batch) -> None:
-    try:
-        await importing.import_rows(context, batch)
-    except CallError as error:
-        await _not_seen(context, batch, error)
-
-
-def _lost(context: Context, batch: Batch) -> bool:
-    end = batch.expires_at or (batch.submitted_at or batch.packed_at) + timedelta(days=1)
-    return context.clock.now() > end + timedelta(seconds=_LOST_S)
-
-
-def poll_pause(age_s: float) -> float:
-    """Seconds to the next look at a batch: a young one may be done at once, an old one takes its time."""
-    return min(max(age_s / 2, _FIRST_POLL_S), 300.0)

@@ -49,6 +49,14 @@ async def refused(context: Context, batch: Batch, error: CallError) -> None:
     await _close(context, batch)
 
 
+async def called_off(context: Context, batch: Batch) -> None:
+    """Nothing was created at the provider and nothing will be: its rows have cost nothing."""
+    while left := await context.db(batches.open_rows, batch.id, _ROWS_A_WRITE):
+        row = Row("", None, error_code="cancelled", error="its batch was cancelled before it was sent", cancelled=True)
+        await _settle(context, batch, [(job_id, n, row) for job_id, n in left])
+    await _close(context, batch)
+
+
 async def unfit(context: Context, batch: Batch, rows: Sequence[Unfit]) -> None:
     """Rows that the provider has no words for fail alone, before they are sent."""
     for first in range(0, len(rows), _ROWS_A_WRITE):

@@ -8,8 +8,10 @@ import pytest
 
 from db.engine import Store, connect
 from db.migrations import migrate
+from jobs import batch, polling
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
+from tests.lanes import KEY, World
 
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -53,3 +55,13 @@ def sandbox() -> Iterator[Sandbox]:
     """A sandbox on a free port."""
     with running(SandboxSettings(batch_seconds=0.1)) as server:
         yield server
+
+
+@pytest.fixture
+def world(store: Store, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A store and a sandbox with keys for it, and workers that look again sooner than in real life."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setattr(batch, "_SOON_S", 0.2)
+    monkeypatch.setattr(polling, "_FIRST_POLL_S", 0.05)
+    return World(store, sandbox, tmp_path)

@@ -64,11 +64,11 @@ def _deadly(function: Callable[..., Any], when: str, count: int) -> Callable[...
 
 async def work(database: str, url: str, folder: str) -> None:
     from db.engine import connect
-    from jobs import batch, importing, worker
+    from jobs import batch, importing, polling, worker
     from jobs.context import Context
     from jobs.providers import Endpoint
 
-    batch._SOON_S, batch._FIRST_POLL_S = 0.2, 0.05
+    batch._SOON_S, polling._FIRST_POLL_S = 0.2, 0.05
     importing._ROWS_A_WRITE = 5
     store = connect(database)
     endpoints = {

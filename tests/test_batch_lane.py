@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from db import batches, facts, queue
-from db.engine import Store
 from jobs import batch, worker
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
@@ -17,15 +15,6 @@ from tests.lanes import CLAUDE, KEY, World, rows
 PROMPTS = [f"Name the capital of country number {n}, in one word." for n in range(10)]
 MODELS = ["gpt-6-luna", CLAUDE]
 FILES, BATCHES, MESSAGES = "/v1/files", "/v1/batches", "/v1/messages/batches"
-
-
-@pytest.fixture
-def world(store: Store, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    monkeypatch.setattr(batch, "_SOON_S", 0.2)
-    monkeypatch.setattr(batch, "_FIRST_POLL_S", 0.05)
-    return World(store, sandbox, tmp_path)
 
 
 def day_later(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from db import batches
 from db.engine import Store
 from db.tables import Batch
-from jobs import batch, importing, worker
+from jobs import importing, polling, worker
 from jobs.sandbox.server import Sandbox
 from tests.lanes import KEY, World, rows
 
@@ -19,7 +19,7 @@ TABLES = ("job", "attempt", "result", "batch")
 @pytest.fixture
 def world(store: Store, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(batch, "_FIRST_POLL_S", 0.05)
+    monkeypatch.setattr(polling, "_FIRST_POLL_S", 0.05)
     return World(store, sandbox, tmp_path)
 
 

@@ -144,6 +144,18 @@ def test_the_first_answer_is_the_result_and_every_answer_is_charged(store: Store
     assert one(store, "sum(cost_nano)", "attempt") == (1400,)
 
 
+def test_an_attempt_that_nobody_holds_to_its_end_becomes_unknown(store: Store) -> None:
+    mine = claim(store)
+    settle.rescue(store, DEAD, 3)
+    queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)
+    end(store, mine, YES)
+    assert settle.rescue(store, DEAD + timedelta(minutes=30), 3) == 0
+    states_of = "SELECT state FROM attempt ORDER BY n"
+    assert [row[0] for row in rows(store, states_of)] == ["ok", "sent"]  # its owner may still be at it
+    settle.rescue(store, DEAD + timedelta(hours=2), 3)
+    assert [row[0] for row in rows(store, states_of)] == ["ok", "unknown"]
+
+
 def test_a_late_answer_replaces_half_a_later_one(store: Store) -> None:
     mine = claim(store)
     settle.rescue(store, DEAD, 3)

@@ -9,7 +9,7 @@ import pytest
 
 from db import queue
 from db.engine import Store
-from jobs import batch, worker
+from jobs import polling, worker
 from jobs.clock import Clock
 from jobs.providers import Endpoint
 from jobs.sandbox.server import Sandbox
@@ -22,7 +22,7 @@ PROMPTS = [f"Name the capital of country number {n}, in one word." for n in rang
 def world(store: Store, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
-    monkeypatch.setattr(batch, "_FIRST_POLL_S", 0.05)
+    monkeypatch.setattr(polling, "_FIRST_POLL_S", 0.05)
     return World(store, sandbox, tmp_path)
 
 
