@@ -4,6 +4,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
+import openai
 import pytest
 
 from db.engine import Store, connect
@@ -65,3 +67,31 @@ def world(store: Store, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(batch, "_SOON_S", 0.2)
     monkeypatch.setattr(polling, "_FIRST_POLL_S", 0.05)
     return World(store, sandbox, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_client(sandbox: Sandbox) -> Iterator[openai.OpenAI]:
+    """The real SDK, for modules that keep one sandbox for all of their tests."""
+    with openai.OpenAI(base_url=sandbox.url + "/v1", api_key="sk-test", max_retries=0, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def client(sandbox: Sandbox, one_client: openai.OpenAI) -> openai.OpenAI:
+    """The same, with a sandbox that remembers nothing."""
+    sandbox.reset()
+    return one_client
+
+
+@pytest.fixture(scope="module")
+def one_claude(sandbox: Sandbox) -> Iterator[anthropic.Anthropic]:
+    """Anthropic's SDK, likewise."""
+    with anthropic.Anthropic(base_url=sandbox.url, api_key="sk-test", max_retries=0, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def claude(sandbox: Sandbox, one_claude: anthropic.Anthropic) -> anthropic.Anthropic:
+    """Anthropic's SDK, with a sandbox that remembers nothing."""
+    sandbox.reset()
+    return one_claude

@@ -30,18 +30,6 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="module")
-def one_client(sandbox: Sandbox) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=sandbox.url + "/v1", api_key="sk-test", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def client(sandbox: Sandbox, one_client: openai.OpenAI) -> openai.OpenAI:
-    sandbox.reset()
-    return one_client
-
-
 def ask(client: Any, **more: Any) -> Any:
     return client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": HELLO, **more})
 

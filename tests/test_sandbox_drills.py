@@ -23,30 +23,6 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="module")
-def one_client(sandbox: Sandbox) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=sandbox.url + "/v1", api_key="sk-test", max_retries=0, timeout=10) as client:
-        yield client
-
-
-@pytest.fixture
-def client(sandbox: Sandbox, one_client: openai.OpenAI) -> openai.OpenAI:
-    sandbox.reset()
-    return one_client
-
-
-@pytest.fixture(scope="module")
-def one_claude(sandbox: Sandbox) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=sandbox.url, api_key="sk-test", max_retries=0, timeout=10) as client:
-        yield client
-
-
-@pytest.fixture
-def claude(sandbox: Sandbox, one_claude: anthropic.Anthropic) -> anthropic.Anthropic:
-    sandbox.reset()
-    return one_claude
-
-
 def ask(client: Any, **more: Any) -> Any:
     return client.chat.completions.create(**{"model": "gpt-4o", "messages": HELLO, **more})
 

@@ -19,18 +19,6 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="module")
-def one_client(sandbox: Sandbox) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=sandbox.url + "/v1", api_key="sk-test", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def client(sandbox: Sandbox, one_client: openai.OpenAI) -> openai.OpenAI:
-    sandbox.reset()
-    return one_client
-
-
 def row(custom_id: str, url: str = CHAT, **body: Any) -> dict[str, Any]:
     asked = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": f"hello {custom_id}"}], **body}
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": asked}
