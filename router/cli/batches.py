@@ -99,4 +99,5 @@ def _cancel(store: "Store", row: dict[str, Any]) -> dict[str, Any]:
     parts = [ids[first : first + 1000] for first in range(0, len(ids), 1000)]
     cancelled = sum(len(queue.cancel(store, part, now)) for part in parts)
     marked = batches.cancelling(store, row["id"], now)
-    return {"batch": row["id"], "jobs_cancelled": cancelled, "at_provider": marked}
+    there = row["state"] in ("submitted", "unsure")
+    return {"batch": row["id"], "jobs_cancelled": cancelled, "at_provider": marked and there}
