@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import signal
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from db import lookup
 from db.queue import Claim
@@ -27,6 +29,7 @@ class Shift:
         self.jobs: Counter[str] = Counter()
         self.batches: dict[str, Batch] = {}
         self.troubles: list[str] = []
+        self.progress: Callable[[int], None] = lambda done: None
 
     def told(self) -> worker.Told:
         """What the worker tells as it goes."""
@@ -34,6 +37,7 @@ class Shift:
 
     def _job(self, claim: Claim, ended: Ended) -> None:
         self.jobs[type(ended.ending).__name__.lower()] += 1
+        self.progress(self.jobs.total())
 
     def _batch(self, moved: Batch) -> None:
         before = self.batches.get(moved.id)
@@ -66,18 +70,15 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     before = lookup.counts(router.store)
     context = router.context(concurrency=concurrency) if concurrency else router.context()
     try:
-        if once:
-            await worker.once(context, shift.told(), stop)
-        else:
-            show.say("the worker runs; Ctrl-C ends it")
-            await worker.forever(context, shift.told(), stop, router.settings.poll_seconds)
+        with show.progress("live calls") as shift.progress:
+            if once:
+                await worker.once(context, shift.told(), stop)
+            else:
+                show.say("the worker runs; Ctrl-C ends it")
+                await worker.forever(context, shift.told(), stop, router.settings.poll_seconds)
     finally:
         await context.close()
-    after = lookup.counts(router.store)
-    done = {state: after[state] - before[state] for state in ("succeeded", "failed", "cancelled")}
-    left = {state: after[state] for state in ("queued", "running", "submitted")}
-    imported = sum(1 for moved in shift.batches.values() if moved.state == BatchState.IMPORTED)
-    summary = {"done": done, "left": left, "batches_imported": imported, "troubles": shift.troubles}
+    summary = _summary(shift, before, lookup.counts(router.store))
     if json:
         show.data(summary)
     else:
@@ -85,7 +86,14 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     await router.close()
     if shift.troubles:
         return FAILED
-    return SOME_FAILED if done["failed"] else DONE
+    return SOME_FAILED if summary["done"]["failed"] else DONE
+
+
+def _summary(shift: Shift, before: dict[str, int], after: dict[str, int]) -> dict[str, Any]:
+    done = {state: after[state] - before[state] for state in ("succeeded", "failed", "cancelled")}
+    left = {state: after[state] for state in ("queued", "running", "submitted")}
+    imported = sum(1 for moved in shift.batches.values() if moved.state == BatchState.IMPORTED)
+    return {"done": done, "left": left, "batches_imported": imported, "troubles": shift.troubles}
 
 
 def _stop(stop: asyncio.Event) -> None:
