@@ -233,7 +233,7 @@ def created(store: Store, batch_id: str, *, provider_batch_id: str, status: str,
     """The batch is at the provider under this id; False when it was known under another already."""
     where = and_(BATCH.c.id == batch_id, BATCH.c.provider_batch_id.is_(None))
     known = {"state": BatchState.SUBMITTED.value, "provider_batch_id": provider_batch_id, "status": status}
-    times = {"submitted_at": now, "expires_at": expires_at, "next_poll_at": next_poll_at}
+    times = {"submitted_at": now, "expires_at": expires_at, "next_poll_at": next_poll_at, "error": None}
     return _move(store, where, known | times, durable=True)
 
 
@@ -241,7 +241,7 @@ def polled(store: Store, batch_id: str, *, status: str, done: int, expires_at: d
            next_poll_at: datetime) -> bool:  # fmt: skip
     """It is not at its end yet."""
     where = and_(BATCH.c.id == batch_id, BATCH.c.state == BatchState.SUBMITTED.value)
-    seen = {"status": status, "done": done, "next_poll_at": next_poll_at}
+    seen = {"status": status, "done": done, "next_poll_at": next_poll_at, "error": None}
     return _move(store, where, seen | ({"expires_at": expires_at} if expires_at else {}))
 
 

@@ -75,10 +75,11 @@ def by_key(store: Store, row_key: str) -> str | None:
         return connection.scalar(select(JOB.c.id).where(JOB.c.row_key == row_key))
 
 
-def body(store: Store, job_id: str) -> str | None:
-    """The canonical JSON of a job's request."""
+def body(store: Store, job_id: str) -> tuple[str, str | None]:
+    """The canonical JSON of a job's request, and the command that its answer goes through."""
     with store.read() as connection:
-        return connection.scalar(select(BODY.c.body).where(BODY.c.job_id == job_id))
+        row = connection.execute(select(BODY.c.body, BODY.c.post_process).where(BODY.c.job_id == job_id)).one()
+        return row.body, row.post_process
 
 
 def counts(store: Store, submission: str | None = None) -> dict[str, int]:

@@ -12,9 +12,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from db import ledger
 from db.bulk import insert_rows
 from db.engine import Store
-from db.ledger import DECISION, JOB, Charge, Settled
+from db.ledger import ATTEMPT, DECISION, JOB, Charge, Settled
 from db.states import AttemptState, BatchState, JobState, Lane
-from db.tables import Batch, Body, Submission, table
+from db.tables import Batch, Body, Submission, among, table
 
 BODY = table(Body)
 BATCH = table(Batch)
@@ -80,6 +80,12 @@ def add(
         counts = {"accepted": SUBMISSION.c.accepted + len(fresh), "duplicates": SUBMISSION.c.duplicates + len(known)}
         connection.execute(update(SUBMISSION).where(SUBMISSION.c.id == submission_id).values(counts))
     return known
+
+
+def known(store: Store, row_keys: Sequence[str]) -> set[str]:
+    """Those of the row keys that have a job."""
+    with store.read() as connection:
+        return _known(connection, row_keys)
 
 
 def reject(store: Store, submission_id: str, count: int) -> None:
@@ -211,16 +217,25 @@ def _not_sent(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int
 
 
 def retry(store: Store, job_ids: Iterable[str], now: datetime) -> list[str]:
-    """Queue failed or cancelled jobs again because a person asks; the ids that were."""
-    ended = JOB.c.state.in_([JobState.FAILED.value, JobState.CANCELLED.value])
+    """Queue failed or cancelled jobs again because a person asks; the ids that were.
+
+    A row whose batch is still open waits for that one's answer instead of being paid twice.
+    """
+    ended = and_(JOB.c.id.in_(list(job_ids)), among(JOB.c.state, (JobState.FAILED, JobState.CANCELLED)))
+    newest = and_(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.n == JOB.c.attempts)
+    open_ = and_(newest, among(ATTEMPT.c.state, (AttemptState.SENT,)), ATTEMPT.c.batch_id.is_not(None))
+    batch = select(ATTEMPT.c.batch_id).where(open_).correlate(JOB).scalar_subquery()
+    waits = update(JOB).where(ended, batch.is_not(None)).values(
+        state=JobState.SUBMITTED.value, finished_at=None, batch_id=batch, interactive=False
+    )  # fmt: skip
+    again = update(JOB).where(ended).values(
+        state=JobState.QUEUED.value, finished_at=None, run_after=now, batch_id=None, interactive=False
+    )  # fmt: skip
     with store.write() as connection:
-        again = (
-            update(JOB)
-            .where(JOB.c.id.in_(list(job_ids)), ended)
-            .values(state=JobState.QUEUED.value, finished_at=None, run_after=now, batch_id=None, interactive=False)
-            .returning(JOB.c.id)
-        )
-        return list(connection.scalars(again).all())
+        return [
+            *connection.scalars(waits.returning(JOB.c.id)).all(),
+            *connection.scalars(again.returning(JOB.c.id)).all(),
+        ]
 
 
 def next_due(store: Store, providers: Sequence[str]) -> datetime | None:

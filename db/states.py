@@ -39,8 +39,8 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.RUNNING: frozenset({JobState.QUEUED, *FINAL}),
     JobState.SUBMITTED: frozenset({JobState.QUEUED, *FINAL}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),  # only when a person asks: `jobs retry`
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.SUBMITTED}),  # only when a person asks: `jobs retry`
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.SUBMITTED}),
 }
 
 

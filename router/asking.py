@@ -1,12 +1,14 @@
 """From the words of the command line to a request; every mistake says what, where and what to do."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -70,6 +72,22 @@ class Asked:
             whole=self.whole,
         )
 
+    def check_file(self) -> None:
+        """UsageError for what a file cannot go together with."""
+        if self.prompt is not None:
+            raise UsageError("give a prompt or --file, not both")
+        if self.key is not None:
+            raise UsageError("--key is for one prompt; a row of a file carries its own custom_id")
+
+    def reader(self, source: BinaryIO, router: Router) -> Reader:
+        """The rows of the file."""
+        try:
+            kind = FileKind(self.kind) if self.kind else None
+        except ValueError:
+            raise UsageError(f"--format is {self.kind!r}: it must be jsonl, csv or text") from None
+        name = "stdin" if self.file == "-" else str(self.file)
+        return Reader(source, kind, self.defaults(router, router.clock.now()), name=name)
+
     def request(self, router: Router) -> Request:
         """The one request of a prompt."""
         defaults = self.defaults(router, router.clock.now())
@@ -94,6 +112,20 @@ class Asked:
         except UnicodeDecodeError as error:
             at = f"byte {error.start + 1}"
             raise UsageError(f"stdin is not UTF-8 at {at}; convert it first (`iconv -f latin1 -t utf-8`)") from None
+
+
+@contextmanager
+def opened(name: str) -> Iterator[BinaryIO]:
+    """The file of requests; - is stdin."""
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(name).expanduser().open("rb")
+    except OSError as error:
+        raise UsageError(f"--file {name}: {error.strerror}") from None
+    with file:
+        yield file
 
 
 def lane_of(word: str | None) -> Lane | None:

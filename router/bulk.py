@@ -35,6 +35,7 @@ class Summary:
     skipped: list[str] = field(default_factory=list)  # the first few duplicates, by custom_id or line
     lanes: Counter[str] = field(default_factory=Counter)
     first_reject: str | None = None
+    exit_code: int = 2  # what a file ends with that has nothing but rejects: 3 where a cap or the policy said no
 
     @property
     def rows(self) -> int:
@@ -50,6 +51,7 @@ class _Part:
     names: list[str] = field(default_factory=list)  # of the jobs: custom_id or line
     decisions: dict[str, Decided] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
+    exit_code: int = 2
 
 
 class Decider:
@@ -82,17 +84,21 @@ def submit(
     return summary
 
 
-def dry_run(router: Router, reader: Reader, wish: Wish) -> Iterator[tuple[Row, Decision] | Reject]:
-    """What submit would do with each row; keeps nothing."""
-    decide = Decider(router, wish, router.clock.now())
-    for item in reader:
-        if isinstance(item, Row):
-            try:
-                yield item, decide(item).decision
-            except ShunterError as error:
-                yield _refused(item, error)
-        else:
-            yield item
+def dry_run(router: Router, reader: Reader, wish: Wish) -> Iterator[tuple[Row, Decision, bool] | Reject]:
+    """What submit would do with each row, and whether it is known already; keeps nothing."""
+    decide, items = Decider(router, wish, router.clock.now()), iter(reader)
+    looks = router.exists() and not wish.again
+    while chunk := list(_chunk(items)):
+        keys = [item.key for item in chunk if isinstance(item, Row)]
+        known = queue.known(router.store, keys) if looks else set()
+        for item in chunk:
+            if isinstance(item, Row):
+                try:
+                    yield item, decide(item).decision, item.key in known
+                except ShunterError as error:
+                    yield _refused(item, error)
+            else:
+                yield item
 
 
 def _parts(reader: Reader, decide: Decider, salt: str | None) -> Iterator[_Part]:
@@ -106,6 +112,7 @@ def _parts(reader: Reader, decide: Decider, salt: str | None) -> Iterator[_Part]
                 decided.append((row, decide(row)))
             except ShunterError as error:  # the policy's no, or a deadline that has passed
                 part.rejects.append(_refused(row, error))
+                part.exit_code = error.exit_code
         part.jobs = [one.job(row.request, row.body, _key(row, salt)) for row, one in decided]
         part.names = [row.request.client_key or f"line {row.line}" for row, _ in decided]
         part.decisions = {one.id: one for _, one in decided}
@@ -139,6 +146,7 @@ def _write(router: Router, summary: Summary, part: _Part, rejects: Rejects, now:
     if part.rejects:
         queue.reject(router.store, summary.submission, len(part.rejects))
     summary.rejected += len(part.rejects)
+    summary.exit_code = max(summary.exit_code, part.exit_code)
     summary.accepted += len(part.jobs) - len(known)
     summary.duplicates += len(known)
     if known:

@@ -68,6 +68,7 @@ class Started:
     job_id: str
     decision: Decision
     claim: Claim | None  # None: it waits for a worker, or was known already
+    known: bool = False  # the key was used before: this is that job, and nothing new is sent
 
 
 def row_of(decided: Decided) -> dict[str, Any]:

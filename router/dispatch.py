@@ -157,6 +157,8 @@ class Router:
         self.context().endpoint(provider_of(request.model, self.settings.endpoints))  # a missing key is said first
         body = canonical(request.body())
         row_key = self._row_key(request, body, wish)
+        if lookup.by_key(self.store, row_key):
+            return self._known(row_key, body, request, decided.decision)
         job = decided.job(request, body, row_key)
         submission = new_id(now)
         queue.open_submission(self.store, submission, "prompt", now)
@@ -180,13 +182,13 @@ class Router:
     def _known(self, row_key: str, body: str, request: Request, decision: Decision) -> Started:
         job_id = lookup.by_key(self.store, row_key)
         assert job_id is not None
-        if lookup.body(self.store, job_id) != body:
+        if lookup.body(self.store, job_id) != (body, request.post_process):
             raise UsageError(
                 f"the key {request.client_key!r} was used for another request (job {job_id}): "
                 "choose another key, or --again to run it as a new job",
                 code="key_reused",
             )
-        return Started(job_id, decision, None)
+        return Started(job_id, decision, None, known=True)
 
     # ---- what it works with ----
 

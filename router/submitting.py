@@ -4,23 +4,22 @@ import asyncio
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from db import lookup
 from db.settle import Again
 from db.states import JobState
+from jobs import live
 from jobs.chat import Delta
-from jobs.errors import UsageError
 from jobs.runner import Ended
 from router import bulk, show, telling
-from router.asking import Asked
+from router.asking import Asked, opened
 from router.bulk import Summary
 from router.decided import Started
 from router.dispatch import Router
-from router.intake import Kind, Reader, Reject, Rejects
+from router.intake import Rejects
 from router.settings import provider_of
 from router.terminal import clean
 
@@ -72,6 +71,8 @@ class _Words:
     def hear(self, event: Started | Delta | Ended) -> None:
         if isinstance(event, Started):
             self.job_id = event.job_id
+            if event.known:
+                show.say("known by its key: nothing new is sent (--again runs it again)")
         elif isinstance(event, Delta):
             self._shown += event.text
             # What a model says must not steer the terminal; a pipe gets it as it came.
@@ -102,9 +103,9 @@ class _Json:
 
     def hear(self, event: Started | Delta | Ended) -> None:
         match event:
-            case Started(job_id, decision):
+            case Started(job_id, decision, _, known):
                 self.job_id = job_id
-                show.data({"event": "decision", "job": job_id, "decision": decision.json()}, line=True)
+                show.data({"event": "decision", "job": job_id, "known": known, "decision": decision.json()}, line=True)
             case Delta(text, refusal, reasoning, choice):
                 pieces = {"text": text, "refusal": refusal, "reasoning": reasoning}
                 said = {name: piece for name, piece in pieces.items() if piece}
@@ -152,7 +153,7 @@ def _left(router: Router, job_ids: list[str], submission: str | None) -> int:
 
 def submit_file(asked: Asked, *, json: bool) -> int:
     """Submit a file of requests; the refused rows go to a file beside it."""
-    _refuse_both(asked)
+    asked.check_file()
     router = Router()
     try:
         return _submit_file(router, asked, json=json)
@@ -168,20 +169,43 @@ def _submit_file(router: Router, asked: Asked, *, json: bool) -> int:
     provider = provider_of(router.model(asked.model), router.settings.endpoints)
     router.context().endpoint(provider)
     asyncio.run(_learn(router, provider))
-    with _opened(name) as source, show.progress(f"submitting {name}", total=None) as told:
-        reader = _reader(source, asked, router, name)
+    with opened(name) as source, show.progress(f"submitting {name}", total=None) as told:
+        reader = asked.reader(source, router)
         rejects = Rejects(None if name == "-" else Path(name))
         summary = bulk.submit(router, reader, asked.wish(), rejects, name, lambda so_far: told(so_far.rows))
     _report(summary, reader.ignored, json=json)
     if asked.wait and summary.accepted:
-        asyncio.run(_wait(router, [], summary.submission))
+        asyncio.run(_wait_for_file(router, summary.submission))
         states = lookup.counts(router.store, summary.submission)
         telling.counted(states)
         if states["failed"] or states["cancelled"]:
             return SOME_FAILED
+    if not summary.rows:
+        show.say(f"{name} has no requests")
     if summary.rejected:
-        return SOME_FAILED if summary.accepted or summary.duplicates else WRONG
+        return SOME_FAILED if summary.accepted or summary.duplicates else summary.exit_code
     return DONE
+
+
+async def _wait_for_file(router: Router, submission: str) -> None:
+    """Run what is due in the live lanes in this process, and wait for the rest."""
+    context, running = router.context(), asyncio.Event()
+    async with context.holding():
+        live_jobs = asyncio.create_task(_run_live(router, running))
+        try:
+            await _wait(router, [], submission)
+        finally:
+            running.set()
+            await live_jobs
+            await context.close()
+
+
+async def _run_live(router: Router, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await live.drain(router.context(), lambda claim, ended: None, stop)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await stop.wait()
 
 
 async def _learn(router: Router, provider: str) -> None:
@@ -202,76 +226,3 @@ def _report(summary: Summary, ignored: Counter[str], *, json: bool) -> None:
         show.say(f"{summary.duplicates} known already and skipped ({some}); --again runs them again")
     if summary.rejected:
         show.complain(f"{summary.rejected} rejected, {summary.first_reject}; all of them: {summary.rejects_file}")
-
-
-def _reader(source: BinaryIO, asked: Asked, router: Router, name: str) -> Reader:
-    try:
-        kind = Kind(asked.kind) if asked.kind else None
-    except ValueError:
-        raise UsageError(f"--format is {asked.kind!r}: it must be jsonl, csv or text") from None
-    shown = "stdin" if name == "-" else name
-    return Reader(source, kind, asked.defaults(router, router.clock.now()), name=shown)
-
-
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    if name == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        file = Path(name).expanduser().open("rb")
-    except OSError as error:
-        raise UsageError(f"--file {name}: {error.strerror}") from None
-    with file:
-        yield file
-
-
-def _refuse_both(asked: Asked) -> None:
-    if asked.prompt is not None:
-        raise UsageError("give a prompt or --file, not both")
-    if asked.key is not None:
-        raise UsageError("--key is for one prompt; a row of a file carries its own custom_id")
-
-
-# ---- explain ----
-
-
-def explain(asked: Asked, *, json: bool) -> int:
-    """The decision of a prompt, or one a line of a file; keeps and sends nothing."""
-    router = Router()
-    try:
-        if asked.file is None:
-            decision = router.explain(asked.request(router), asked.wish())
-            if json:
-                show.data(decision.json())
-            else:
-                show.decision(decision.json())
-            return DONE
-        _refuse_both(asked)
-        return _explain_file(router, asked, json=json)
-    finally:
-        asyncio.run(router.close())
-
-
-def _explain_file(router: Router, asked: Asked, *, json: bool) -> int:
-    name = str(asked.file)
-    groups: Counter[tuple[str, str]] = Counter()
-    costs: Counter[tuple[str, str]] = Counter()
-    rejected = 0
-    with _opened(name) as source:
-        for item in bulk.dry_run(router, _reader(source, asked, router, name), asked.wish()):
-            if isinstance(item, Reject):
-                rejected += 1
-                show.complain(f"line {item.line}: {item.reason}")
-                continue
-            row, decision = item
-            if json:
-                show.data({"client_key": row.request.client_key, "line": row.line} | decision.json(), line=True)
-            group = (decision.lane.value, decision.reason)
-            groups[group] += 1
-            costs[group] += decision.cost_nano or 0
-    if not json:
-        telling.groups(groups, costs)
-    if rejected:
-        return SOME_FAILED if groups else WRONG
-    return DONE

@@ -71,5 +71,5 @@ def worked(summary: View) -> None:
 def batch_line(batch: Batch) -> str:
     """How a provider batch stands, in a line."""
     there = f" ({batch.status} there, {batch.done:,} done)" if batch.status and batch.state == "submitted" else ""
-    why = f": {batch.error}" if batch.error and batch.state != "imported" else ""
+    why = f": {batch.error}" if batch.error else ""
     return f"batch {batch.id}: {count(batch.rows, 'row')} of {batch.model} {batch.state}{there}{why}"

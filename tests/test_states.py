@@ -13,7 +13,7 @@ def test_an_answer_is_for_ever() -> None:
 
 
 def test_only_a_person_brings_back_an_ended_job() -> None:
-    assert {after for state in FINAL for after in MOVES[state]} == {JobState.QUEUED}
+    assert {after for state in FINAL for after in MOVES[state]} == {JobState.QUEUED, JobState.SUBMITTED}
 
 
 def test_from_every_open_state_there_is_a_way_to_an_end() -> None:

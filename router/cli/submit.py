@@ -43,7 +43,8 @@ def submit(
 ) -> None:
     """Submit one prompt, or a file of requests: each goes the cheapest way that still meets its deadline."""
     from router.asking import Asked
-    from router.submitting import explain, submit_file, submit_prompt
+    from router.explaining import explain
+    from router.submitting import submit_file, submit_prompt
 
     asked = Asked(prompt, file, kind, model, system, schema, tuple(tool or ()), max_tokens, post_process, whole,
                   interactive, deadline, priority, tuple(tag or ()), key, lane, max_cost, again, wait)  # fmt: skip
@@ -73,7 +74,7 @@ def explain(
 ) -> None:
     """Explain how a request would go and what each other road would cost; sends and keeps nothing."""
     from router.asking import Asked
-    from router.submitting import explain
+    from router.explaining import explain
 
     asked = Asked(prompt, file, kind, model, system, schema, tuple(tool or ()), max_tokens, post_process, whole,
                   interactive, deadline, priority, tuple(tag or ()), key, lane, max_cost)  # fmt: skip
