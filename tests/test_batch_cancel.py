@@ -70,3 +70,18 @@ def test_an_unclear_create_is_adopted_first(world: World, monkeypatch: pytest.Mo
     assert world.made(BATCHES) == 1
     assert rows(world.store, "SELECT state, status FROM batch") == [("imported", "cancelled")]
     world.even()
+
+
+def test_a_job_that_is_cancelled_and_wanted_again_is_not_paid_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = world.add(*PROMPTS)
+    stop_early(world, monkeypatch)
+    queue.cancel(world.store, ids[:2], world.clock.now())
+    assert sorted(queue.retry(world.store, ids[:2], world.clock.now())) == sorted(ids[:2])
+    assert world.states() == {"submitted": 10}
+    world.work()
+    assert world.states() == {"succeeded": 10}
+    assert world.attempts() == {"ok": 10}
+    world.batch_rows_once()
+    world.even()

@@ -97,7 +97,7 @@ def _cancel(store: "Store", row: dict[str, Any]) -> dict[str, Any]:
         raise ShunterError(f"batch {row['id']} is {row['state']}: there is nothing left to cancel", code="ended")
     now, ids = datetime.now(UTC), reports.jobs_in(store, row["id"])
     parts = [ids[first : first + 1000] for first in range(0, len(ids), 1000)]
+    marked = batches.cancelling(store, row["id"], now)  # first: a crash after it leaves nothing running by mistake
     cancelled = sum(len(queue.cancel(store, part, now)) for part in parts)
-    marked = batches.cancelling(store, row["id"], now)
     there = row["state"] in ("submitted", "unsure")
     return {"batch": row["id"], "jobs_cancelled": cancelled, "at_provider": marked and there}
