@@ -91,7 +91,7 @@ def _foot(made: "Table", words: Sequence[str]) -> None:
 
 def _unknown(value: View) -> str:
     sent = f" ({value['open_attempts']:,} still on their way)" if value["open_attempts"] else ""
-    risk = f"; they may have cost up to {money(value['at_risk_usd'])}" if value["at_risk_usd"] != "0" else ""
+    risk = f", up to {money(value['at_risk_usd'])} at risk" if value["at_risk_usd"] != "0" else ""
     return f"{count(value['unknown_attempts'], 'attempt')} of unknown cost{sent}{risk}"
 
 
@@ -135,10 +135,7 @@ def account(value: View) -> None:
             [
                 ("accepted", f"{value['accepted']:,} = {held}"),
                 ("paid", f"{money(value['attempts_usd'])} over {count(value['attempts'], 'attempt')}"),
-                (
-                    "at risk",
-                    f"{money(value['at_risk_usd'])} ({_unknown(value)})" if value["unknown_attempts"] else None,
-                ),
+                ("unknown", _unknown(value) if value["unknown_attempts"] else None),
                 ("account", balance),
             ]
         )
