@@ -26,7 +26,7 @@ from router.dispatch import Router
 from router.figures import count, money, money_column
 from router.intake import Defaults, Kind, Reader, Rejects
 from router.settings import Settings
-from router.terminal import RIGHT, WRAP, clean, styled, table
+from router.terminal import RIGHT, clean, fields, styled, table
 from router.when import span
 from router.working import Shift
 
@@ -123,7 +123,7 @@ async def _night(router: Router, *, quiet: bool) -> None:
     shift = Shift(quiet=quiet)
     if not quiet:
         show.console().print(styled("A night's worth of work that nobody waits for:", "bold"))
-        telling.submitted(summary)
+        show.say(f"{count(summary.accepted, 'job')} accepted; a worker moves them:")
     await worker.once(router.context(), shift.told(), asyncio.Event())
     if not quiet:
         show.say("")
@@ -148,8 +148,7 @@ def _tables(router: Router, told: dict[str, Any]) -> None:
     out = show.console()
     reasons = lookup.reasons(router.store)
     latencies = {(row["lane"], row["class"]): row for row in told["latency"]["rows"]}
-    made = table("lane", "class", ("jobs", RIGHT), ("cost", RIGHT), ("as plain calls", RIGHT), ("first token", RIGHT),
-                 ("median time", RIGHT), ("why", WRAP))  # fmt: skip
+    made = table("lane", "class", *((name, RIGHT) for name in ("jobs", "cost", "as calls", "1st token", "median")))
     rows = sorted(told["cost"]["rows"], key=lambda row: list(Lane).index(row["lane"]))
     costs = money_column([row["cost_usd"] for row in rows])
     plain = money_column([row["standard_usd"] for row in rows])
@@ -157,8 +156,10 @@ def _tables(router: Router, told: dict[str, Any]) -> None:
         key = row["lane"], row["class"]
         first, whole = latencies[key]["first_token_ms"], latencies[key]["turnaround_s"]
         times = [span(first["p50"] / 1000) if first else "", span(whole["p50"]) if whole else ""]
-        made.add_row(*key, str(row["jobs"]), paid, standard, *times, reasons[key])
+        made.add_row(*key, str(row["jobs"]), paid, standard, *times)
     out.print(made)
+    out.print()
+    out.print(fields((key[0], reasons[key]) for key in ((row["lane"], row["class"]) for row in rows)))
     saved = told["savings"]
     word = "equals" if told["balanced"] else "DIFFERS FROM"
     out.print()

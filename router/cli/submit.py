@@ -6,17 +6,6 @@ import typer
 
 from router.cli import options as o
 
-EXAMPLES = """Examples:
-
-  shunter submit "Why is the sky blue?"                       streamed as it comes
-
-  shunter submit --schema person.json "Who wrote Faust?"      one call, checked against the schema
-
-  shunter submit --deadline 6h "Summarize: …"                 nobody waits: the cheapest lane in time
-
-  shunter submit --file prompts.jsonl && shunter worker --once
-"""
-
 
 def submit(
     prompt: o.Prompt = None,
@@ -41,7 +30,18 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; send and keep nothing.")] = False,
     json: o.Json = False,
 ) -> None:
-    """Submit one prompt, or a file of requests: each goes the cheapest way that still meets its deadline."""
+    """Submit one prompt, or a file of requests: each goes the cheapest way that still meets its deadline.
+
+    Examples:
+
+      shunter submit "Why is the sky blue?"            streamed as it comes
+
+      shunter submit --schema f.json "Who wrote Faust?"  one call, checked
+
+      shunter submit --deadline 6h "Summarize …"       the cheapest lane in time
+
+      shunter submit --file prompts.jsonl              then: shunter worker --once
+    """
     from router.asking import Asked
     from router.explaining import explain
     from router.submitting import submit_file, submit_prompt
@@ -72,7 +72,14 @@ def explain(
     max_cost: o.MaxCost = None,
     json: o.Json = False,
 ) -> None:
-    """Explain how a request would go and what each other road would cost; sends and keeps nothing."""
+    """Explain how a request would go and what each other road would cost; sends and keeps nothing.
+
+    Examples:
+
+      shunter explain --deadline 8h "Summarize the history of Rome"
+
+      shunter explain --file prompts.jsonl
+    """
     from router.asking import Asked
     from router.explaining import explain
 
