@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -39,6 +39,15 @@ class Store:
         """The one writer until the block ends; `durable` syncs the disk before it returns."""
         with _told(self.url), (self._durable if durable else self._writer).begin() as connection:
             yield connection
+
+    def raw(self) -> PoolProxiedConnection:
+        """The driver's own connection, for what cannot pay for more; whoever takes it closes it."""
+        return self._engine.raw_connection()
+
+    @property
+    def dialect(self) -> Dialect:
+        """What statements are compiled for."""
+        return self._engine.dialect
 
     def close(self) -> None:
         """Close every connection."""

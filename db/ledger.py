@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, insert, literal, select, update
 
+from db.bulk import Prepared
 from db.states import AttemptState, CostSource
 from db.tables import Attempt, Decision, Job, among, table
 
@@ -40,8 +41,14 @@ class Charge:
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     request_id: str | None = None
+    outcome: str | None = None
+    connect_ms: float | None = None
     first_token_ms: float | None = None
     total_ms: float | None = None
+    chunks: int | None = None
+    gap_p50_ms: float | None = None
+    gap_p95_ms: float | None = None
+    gap_max_ms: float | None = None
     error_code: str | None = None
     error: str | None = None
 
@@ -68,12 +75,9 @@ class Settled:
     charge: Charge
 
 
-def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> None:
-    """Open an attempt for each job, numbered by the job's own count, with what it may cost at risk.
-
-    In the transaction that gives the job to whoever will spend the money, so never without its row.
-    """
-    jobs = select(
+_NOW = bindparam("b_now", type_=ATTEMPT.c.sent_at.type)
+_OPENED = (
+    select(
         JOB.c.id.label("job_id"),
         JOB.c.attempts.label("n"),
         literal(AttemptState.SENT.value).label("state"),
@@ -82,13 +86,22 @@ def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> N
         JOB.c.provider,
         JOB.c.model,
         JOB.c.batch_id,
-        literal(now, type_=ATTEMPT.c.sent_at.type).label("sent_at"),
+        _NOW.label("sent_at"),
         literal(CostSource.UNKNOWN.value).label("cost_source"),
         DECISION.c.cost_p90_nano.label("at_risk_nano"),
-    ).join(DECISION, DECISION.c.id == JOB.c.decision_id)
-    columns = [column.name for column in jobs.selected_columns]
-    opening = insert(ATTEMPT).from_select(columns, jobs.where(JOB.c.id == bindparam("b_id")))
-    connection.execute(opening, [{"b_id": job_id} for job_id in job_ids])
+    )
+    .join(DECISION, DECISION.c.id == JOB.c.decision_id)
+    .where(JOB.c.id == bindparam("b_id"))
+)
+_OPEN = Prepared(insert(ATTEMPT).from_select([column.name for column in _OPENED.selected_columns], _OPENED))
+
+
+def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> None:
+    """Open an attempt for each job, numbered by the job's own count, with what it may cost at risk.
+
+    In the transaction that gives the job to whoever will spend the money, so never without its row.
+    """
+    _OPEN.run(connection, [{"b_id": job_id, "b_now": now} for job_id in job_ids])
 
 
 def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:

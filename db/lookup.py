@@ -8,9 +8,9 @@ from sqlalchemy import Select, func, select
 
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
+from db.log import RESULT
 from db.money import usd
 from db.queue import BODY
-from db.settle import RESULT
 from db.states import FINAL, JobState
 
 PAGE = 50
@@ -161,6 +161,14 @@ def _decision(row: Any) -> dict[str, Any]:
     }
 
 
+def _speed(row: Any) -> float | None:
+    """Output tokens a second from the first delta to the end; reasoning came before it where it is not shown."""
+    if row["output_tokens"] is None or row["first_token_ms"] is None or row["total_ms"] <= row["first_token_ms"]:
+        return None
+    seconds = float(row["total_ms"] - row["first_token_ms"]) / 1000
+    return round(float(row["output_tokens"]) / seconds, 1)
+
+
 def _attempt(row: Any) -> dict[str, Any]:
     usage = {name: row[f"{name}_tokens"] for name in ("input", "cached", "cache_write", "output", "reasoning")}
     return {
@@ -172,8 +180,13 @@ def _attempt(row: Any) -> dict[str, Any]:
         "batch": row["batch_id"],
         "sent_at": iso(row["sent_at"]),
         "ended_at": iso(row["ended_at"]),
+        "outcome": row["outcome"],
+        "connect_ms": row["connect_ms"],
         "first_token_ms": row["first_token_ms"],
         "total_ms": row["total_ms"],
+        "chunks": row["chunks"],
+        "gap_ms": {name: row[f"gap_{name}_ms"] for name in ("p50", "p95", "max")} if row["chunks"] else None,
+        "tokens_per_second": _speed(row),
         "tokens": usage if row["input_tokens"] is not None else None,
         "cost_usd": usd(row["cost_nano"]),
         "cost_source": row["cost_source"],

@@ -16,7 +16,12 @@ def m001_first(connection: Connection) -> None:
     _run(connection, _M001)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first,)
+def m002_streams(connection: Connection) -> None:
+    """The log of deltas, how calls end and how they are watched over, and the gaps of a stream."""
+    _run(connection, _M002)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first, m002_streams)
 
 
 def version(connection: Connection) -> int:
@@ -250,4 +255,26 @@ CREATE TABLE result (
     PRIMARY KEY (job_id),
     FOREIGN KEY(job_id) REFERENCES job (id)
 )
+"""
+_M002 = """
+CREATE TABLE delta (
+    job_id TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    choice INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (job_id, attempt, seq),
+    CONSTRAINT kind_word CHECK (kind = 'text' OR kind = 'refusal' OR kind = 'reasoning'),
+    CONSTRAINT text_is_part CHECK (position <= seq),
+    FOREIGN KEY(job_id) REFERENCES job (id)
+);
+ALTER TABLE attempt ADD COLUMN outcome TEXT;
+ALTER TABLE attempt ADD COLUMN connect_ms FLOAT;
+ALTER TABLE attempt ADD COLUMN chunks INTEGER;
+ALTER TABLE attempt ADD COLUMN gap_p50_ms FLOAT;
+ALTER TABLE attempt ADD COLUMN gap_p95_ms FLOAT;
+ALTER TABLE attempt ADD COLUMN gap_max_ms FLOAT;
+ALTER TABLE body ADD COLUMN handling TEXT
 """

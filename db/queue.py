@@ -6,11 +6,10 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, and_, bindparam, or_, select, update
 
 from db import ledger
-from db.bulk import insert_rows
+from db.bulk import Prepared, insert_rows
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB, Charge, Settled
 from db.states import AttemptState, BatchState, JobState, Lane
@@ -43,6 +42,7 @@ class NewJob(NamedTuple):  # a tuple: a file makes hundreds of thousands of them
     leave_by: datetime | None
     body: str
     post_process: str | None
+    handling: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,9 @@ class Claim:
     interactive: bool
     body: str
     post_process: str | None
+    handling: str | None
+    input_tokens: int  # as estimated when it was decided
+    output_p90: int
     lease_by: str
     answered: int = 0  # earlier attempts that brought an answer, which did not fit its schema
 
@@ -65,8 +68,13 @@ class Claim:
 def open_submission(store: Store, submission_id: str, source: str, now: datetime) -> None:
     """Record that a submit began; its counts are added as its jobs are."""
     with store.write() as connection:
-        connection.execute(insert(SUBMISSION).values(id=submission_id, source=source, submitted_at=now, accepted=0,
-                                                     duplicates=0, rejected=0))  # fmt: skip
+        _submission(connection, submission_id, source, now, accepted=0)
+
+
+def _submission(connection: Connection, submission_id: str, source: str, now: datetime, accepted: int) -> None:
+    row = (submission_id, source, now, accepted)
+    names = ("id", "source", "submitted_at", "accepted")
+    insert_rows(connection, SUBMISSION, {"duplicates": 0, "rejected": 0}, names, [row])
 
 
 def add(
@@ -98,19 +106,20 @@ def reject(store: Store, submission_id: str, count: int) -> None:
 def start(store: Store, job: NewJob, submission_id: str, decision: dict[str, Any], by: str, until: datetime,
           now: datetime) -> Claim | None:  # fmt: skip
     """Add a job that is run at once by its submitter, its first attempt open; None when its key is known."""
+    lease = {"state": JobState.RUNNING.value, "attempts": 1, "lease_by": by, "lease_until": until}
     with store.write() as connection:
-        if _known(connection, [job.row_key]):
+        if _SAME_KEY.run(connection, [{"key": job.row_key}]).first():
             return None
-        _insert(connection, submission_id, [decision], [job], now)
-        lease = {"state": JobState.RUNNING.value, "lease_by": by, "lease_until": until, "attempts": 1}
-        connection.execute(update(JOB).where(JOB.c.id == job.id).values(lease))
+        _submission(connection, submission_id, "prompt", now, accepted=1)
+        _insert(connection, submission_id, [decision], [job], now, lease)
         ledger.open_for(connection, [job.id], now)
-        connection.execute(update(SUBMISSION).where(SUBMISSION.c.id == submission_id).values(accepted=1))
-    return Claim(
-        job.id, 1, job.lane, job.tier, job.provider, job.model, job.interactive, job.body, job.post_process, by
-    )
+    same = {name: getattr(job, name) for name in _OF_CLAIM}
+    return Claim(job.id, 1, **same, input_tokens=decision["input_tokens"], output_p90=decision["output_p90"],
+                 lease_by=by)  # fmt: skip
 
 
+_OF_CLAIM = ("lane", "tier", "provider", "model", "interactive", "body", "post_process", "handling")
+_SAME_KEY = Prepared(select(JOB.c.id).where(JOB.c.row_key == bindparam("key")))
 _SAME_KEYS = select(JOB.c.row_key).where(JOB.c.row_key.in_(bindparam("keys", expanding=True)))
 
 
@@ -122,19 +131,24 @@ def _known(connection: Connection, keys: Sequence[str]) -> set[str]:
     return found
 
 
+_QUEUED = {"state": JobState.QUEUED.value, "attempts": 0}
+
+
 def _insert(connection: Connection, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob],
-            now: datetime) -> None:  # fmt: skip
+            now: datetime, state: dict[str, Any] = _QUEUED) -> None:  # fmt: skip
     if not jobs:
         return
-    connection.execute(upsert(DECISION).on_conflict_do_nothing(), decisions)
-    same = {"submission_id": submission_id, "state": JobState.QUEUED.value, "step": 0, "attempts": 0}
-    insert_rows(connection, JOB, same | {"submitted_at": now, "run_after": now}, _OF_JOB, map(_job_values, jobs))
+    names = list(decisions[0])
+    insert_rows(connection, DECISION, {}, names, [tuple(one[name] for name in names) for one in decisions],
+                skip_known=True)  # fmt: skip
+    same = {"submission_id": submission_id, "step": 0, "submitted_at": now, "run_after": now}
+    insert_rows(connection, JOB, same | state, _OF_JOB, map(_job_values, jobs))
     insert_rows(connection, BODY, {}, _OF_BODY, map(_body_values, jobs))
 
 
 _OF_JOB = ("id row_key client_key decision_id lane tier provider model interactive priority tags deadline_at "
            "leave_by").split()  # fmt: skip
-_OF_BODY = {"job_id": "id", "body": "body", "post_process": "post_process"}
+_OF_BODY = {"job_id": "id", "body": "body", "post_process": "post_process", "handling": "handling"}
 _job_values = attrgetter(*_OF_JOB)
 _body_values = attrgetter(*_OF_BODY.values())
 
@@ -164,10 +178,12 @@ def claim(store: Store, by: str, until: datetime, limit: int, now: datetime, pro
 
 def _claims(connection: Connection, ids: Sequence[str], by: str) -> list[Claim]:
     columns = [JOB.c.id.label("job_id"), JOB.c.attempts.label("n"), JOB.c.lane, JOB.c.tier, JOB.c.provider]
-    columns += [JOB.c.model, JOB.c.interactive]
+    columns += [JOB.c.model, JOB.c.interactive, BODY.c.body, BODY.c.post_process, BODY.c.handling]
+    columns += [DECISION.c.input_tokens, DECISION.c.output_p90]
     rows = connection.execute(
-        select(*columns, BODY.c.body, BODY.c.post_process, ledger.ANSWERED.label("answered"))
+        select(*columns, ledger.ANSWERED.label("answered"))
         .join(BODY, BODY.c.job_id == JOB.c.id)
+        .join(DECISION, DECISION.c.id == JOB.c.decision_id)
         .where(JOB.c.id.in_(ids))
     )
     return [Claim(**row._mapping, lease_by=by) for row in rows]
@@ -181,6 +197,14 @@ def again(store: Store, claim: Claim, now: datetime) -> Claim | None:
             return None
         ledger.open_for(connection, [claim.job_id], now)
         return _claims(connection, [claim.job_id], claim.lease_by)[0]
+
+
+def leave(store: Store, claim: Claim, now: datetime) -> None:
+    """Cancel a job whose attempt goes on for the true bill alone: its last reader has left."""
+    mine = and_(JOB.c.id == claim.job_id, JOB.c.lease_by == claim.lease_by, JOB.c.state == JobState.RUNNING.value)
+    ended = {"state": JobState.CANCELLED.value, "finished_at": now, "lease_by": None, "lease_until": None}
+    with store.write() as connection:
+        connection.execute(update(JOB).where(mine).values(ended))
 
 
 def renew(store: Store, by: str, until: datetime) -> None:

@@ -2,23 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, and_, bindparam, case, false, func, not_, null, or_, select, true, update
+from sqlalchemy import Boolean, and_, bindparam, case, false, func, not_, null, or_, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from db import ledger
+from db import ledger, log
 from db.engine import Store
-from db.ledger import ATTEMPT, JOB, Charge, Settled
+from db.ledger import JOB, Charge, Settled
+from db.log import RESULT
 from db.plans import Onto
-from db.states import FINAL, AttemptState, JobState, Lane
-from db.tables import Result, among, table
+from db.states import FINAL, JobState
+from db.tables import among
 
-RESULT = table(Result)
-
-_LONGEST_CALL = timedelta(hours=1)  # four times what a call may take by default
-_NO_LEASE: dict[str, Any] = {"lease_by": None, "lease_until": None}
+NO_LEASE: dict[str, Any] = {"lease_by": None, "lease_until": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +79,13 @@ Ending = Succeeded | Failed | Again | Cancelled | Held
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """An attempt, what it cost, and what becomes of its job."""
+    """An attempt, what it cost, and what becomes of its job; `logged`: its deltas went to the log."""
 
     job_id: str
     n: int
     charge: Charge
     ending: Ending
+    logged: bool = False
 
 
 def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> None:
@@ -97,29 +96,30 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
     """
     with store.write() as connection:
         ledger.close(connection, [Settled(one.job_id, one.n, one.charge) for one in settlements], now)
-        texts = [_text(one, now) for one in settlements if one.ending.result]
+        texts = [row_of(one.job_id, one.n, one.ending.result, isinstance(one.ending, Succeeded), now)
+                 for one in settlements if one.ending.result]  # fmt: skip
         if texts:
-            connection.execute(_KEEP, texts)
+            connection.execute(KEEP, texts)
+        log.prune(connection, [(one.job_id, one.n) for one in settlements if one.logged])
         for kind, statement in _MOVES.items():
             moves = [_move(one, now) for one in settlements if type(one.ending) is kind]
             if moves:
                 connection.execute(statement, moves)
 
 
-def _text(one: Settlement, now: datetime) -> dict[str, Any]:
-    result = one.ending.result
-    assert result is not None
+def row_of(job_id: str, n: int, text: Text, final: bool, now: datetime) -> dict[str, Any]:
+    """A result as KEEP stores it."""
     return {
-        "job_id": one.job_id,
-        "attempt": one.n,
-        "text": result.text,
-        "refusal": result.refusal or None,
-        "tool_calls": result.tool_calls,
-        "choices": result.choices,
-        "finish_reason": result.finish_reason,
-        "truncated": result.truncated,
-        "partial": result.partial or not isinstance(one.ending, Succeeded),
-        "output": result.output,
+        "job_id": job_id,
+        "attempt": n,
+        "text": text.text,
+        "refusal": text.refusal or None,
+        "tool_calls": text.tool_calls,
+        "choices": text.choices,
+        "finish_reason": text.finish_reason,
+        "truncated": text.truncated,
+        "partial": text.partial or not final,
+        "output": text.output,
         "stored_at": now,
     }
 
@@ -136,7 +136,7 @@ def _move(one: Settlement, now: datetime) -> dict[str, Any]:
 
 
 _NEW = upsert(RESULT)
-_KEEP = _NEW.on_conflict_do_update(
+KEEP = _NEW.on_conflict_do_update(
     index_elements=["job_id"],
     set_={column.name: _NEW.excluded[column.name] for column in RESULT.c if column.name != "job_id"},
     where=and_(
@@ -151,8 +151,8 @@ _WHY: dict[str, Any] = {"error_code": bindparam("b_code"), "error": bindparam("b
 _MOVES: dict[type[Ending], Any] = {
     Succeeded: update(JOB)
     .where(_ID, not_(among(JOB.c.state, FINAL)))
-    .values(state=JobState.SUCCEEDED.value, finished_at=_NOW, error_code=None, error=None, **_NO_LEASE),
-    Failed: update(JOB).where(_NEWEST).values(state=JobState.FAILED.value, finished_at=_NOW, **_WHY, **_NO_LEASE),
+    .values(state=JobState.SUCCEEDED.value, finished_at=_NOW, error_code=None, error=None, **NO_LEASE),
+    Failed: update(JOB).where(_NEWEST).values(state=JobState.FAILED.value, finished_at=_NOW, **_WHY, **NO_LEASE),
     Again: update(JOB)
     .where(_NEWEST)
     .values(
@@ -167,42 +167,7 @@ _MOVES: dict[type[Ending], Any] = {
             else_=JOB.c.leave_by,
         ),
         **_WHY,
-        **_NO_LEASE,
+        **NO_LEASE,
     ),
-    Cancelled: update(JOB).where(_NEWEST).values(state=JobState.CANCELLED.value, finished_at=_NOW, **_NO_LEASE),
+    Cancelled: update(JOB).where(_NEWEST).values(state=JobState.CANCELLED.value, finished_at=_NOW, **NO_LEASE),
 }
-
-
-def rescue(store: Store, now: datetime, tries: int) -> int:
-    """End what dead owners left: attempts become `unknown`; bulk jobs are queued again while tries are left.
-
-    A job whose person is gone is never sent again to nobody: it fails as abandoned. How many jobs there were.
-    """
-    expired = and_(JOB.c.state == JobState.RUNNING.value, JOB.c.lease_until < now)
-    # A job can end by a late answer while another attempt at it runs; nobody holds that one to its end.
-    unheld = and_(
-        among(ATTEMPT.c.state, (AttemptState.SENT,)),
-        among(ATTEMPT.c.lane, (Lane.STREAM, Lane.SYNC)),
-        ATTEMPT.c.sent_at < now - _LONGEST_CALL,
-        JOB.c.state != JobState.RUNNING.value,
-    )
-    with store.write() as connection:
-        lost = connection.execute(select(JOB.c.id, JOB.c.attempts).where(expired)).all()
-        orphans = select(ATTEMPT.c.job_id, ATTEMPT.c.n).join(JOB, JOB.c.id == ATTEMPT.c.job_id).where(unheld)
-        gone = [*lost, *connection.execute(orphans)]
-        charge = Charge(AttemptState.UNKNOWN, error_code="owner_died", error="its process ended before the answer")
-        ledger.close(connection, [Settled(job_id, n, charge) for job_id, n in gone], now)
-        again = and_(JOB.c.interactive.is_(False), JOB.c.attempts < tries)
-        connection.execute(
-            update(JOB)
-            .where(expired)
-            .values(
-                state=case((again, JobState.QUEUED.value), else_=JobState.FAILED.value),
-                finished_at=case((again, null()), else_=now),
-                run_after=now,
-                error_code="abandoned",
-                error="its process ended before the answer; the attempt may have been billed",
-                **_NO_LEASE,
-            )
-        )
-    return len(lost)

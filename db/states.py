@@ -73,3 +73,11 @@ class BatchState(StrEnum):
     UNSURE = "unsure"
     ENDED = "ended"
     IMPORTED = "imported"
+
+
+class DeltaKind(StrEnum):
+    """What a piece of a streaming answer is."""
+
+    TEXT = "text"
+    REFUSAL = "refusal"
+    REASONING = "reasoning"

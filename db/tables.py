@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, ForeignKey, Index, Table, Text, or_, text
 from sqlmodel import Field, SQLModel
 
-from db.states import FINAL, AttemptState, BatchState, CostSource, JobState, Lane, Tier
+from db.states import FINAL, AttemptState, BatchState, CostSource, DeltaKind, JobState, Lane, Tier
 
 
 def table(model: type[SQLModel]) -> Table:
@@ -138,6 +138,7 @@ class Body(SQLModel, table=True):
     job_id: str = Field(sa_column=Column(Text, ForeignKey("job.id"), primary_key=True))
     body: str = Field(sa_type=Text)
     post_process: str | None = Field(default=None, sa_type=Text)
+    handling: str | None = Field(default=None, sa_type=Text)  # JSON: how its calls are watched over
 
 
 class Batch(SQLModel, table=True):
@@ -193,8 +194,14 @@ class Attempt(SQLModel, table=True):
     batch_id: str | None = _fk("batch.id")
     sent_at: datetime
     ended_at: datetime | None = None
+    outcome: str | None = Field(default=None, sa_type=Text)  # how its call ended
+    connect_ms: float | None = None  # before the request was sent; NULL where an open connection was used again
     first_token_ms: float | None = None
     total_ms: float | None = None
+    chunks: int | None = None
+    gap_p50_ms: float | None = None  # between two deltas
+    gap_p95_ms: float | None = None
+    gap_max_ms: float | None = None
     input_tokens: int | None = None
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -221,6 +228,24 @@ class Attempt(SQLModel, table=True):
         Index("attempt_batch", "batch_id", sqlite_where=text("batch_id IS NOT NULL")),
         Index("attempt_open", "lane", "sent_at", sqlite_where=text("state IN ('sent', 'unknown')")),
     )
+
+
+class LoggedDelta(SQLModel, table=True):
+    """A piece of an answer that is still coming, for those who read along; pruned when the result is stored.
+
+    `seq` counts the characters of the attempt before it, `position` those of the first choice's text alone.
+    """
+
+    __tablename__ = "delta"
+    job_id: str = Field(sa_column=Column(Text, ForeignKey("job.id"), primary_key=True))
+    attempt: int = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    position: int
+    choice: int
+    kind: str = Field(sa_type=Text)
+    text: str = Field(sa_type=Text)
+
+    __table_args__ = (one_of("kind", DeltaKind), CheckConstraint("position <= seq", name="text_is_part"))
 
 
 class Result(SQLModel, table=True):

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 MAX_TOKENS = 10_000_000  # no model writes more; a larger number is a slip of the hand
 
+LONGEST_TIMEOUT = 86_400.0  # seconds
+
 _IN_BODY = ("model", "messages", "max_tokens", "tools", "tool_choice", "response_format")
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -21,6 +23,44 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     role: Role
     content: str | list[dict[str, Any]] | None = None
+
+
+class OnCut(StrEnum):
+    """What is done when a stream breaks after its first words."""
+
+    KEEP = "keep"  # the job fails with what came
+    RESTART = "restart"  # a new attempt, whose text replaces the old
+
+
+class OnLeave(StrEnum):
+    """What is done when the last reader of a stream leaves."""
+
+    CANCEL = "cancel"  # close the connection at once; the job is cancelled
+    DRAIN = "drain"  # the job is cancelled, its stream is read to the end for the true bill
+    CONTINUE = "continue"  # carry on as if somebody read
+
+
+class Handling(BaseModel):
+    """How a job's calls are watched over; timeouts in seconds, None for the policy's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    on_cut: OnCut = OnCut.KEEP
+    on_leave: OnLeave = OnLeave.CANCEL
+    first_token: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
+    idle: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
+    total: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
+
+    def stored(self) -> str | None:
+        """JSON of what differs from the defaults; None when nothing does."""
+        return None if self == _USUAL else self.model_dump_json(exclude_defaults=True)
+
+    @classmethod
+    def read(cls, stored: str | None) -> "Handling":
+        """What `stored` made."""
+        return _USUAL if stored is None else cls.model_validate_json(stored)
+
+
+_USUAL = Handling()
 
 
 class Request(BaseModel):
@@ -45,6 +85,7 @@ class Request(BaseModel):
     tags: dict[str, str] = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-1000, le=1000)
     client_key: str | None = Field(default=None, max_length=512)
+    handling: Handling = _USUAL
 
     @field_validator("messages")
     @classmethod
@@ -110,6 +151,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPiece:
+    """A piece of a tool call; `id` and `name` come once, with its first piece."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of a streaming answer, as it came."""
 
@@ -117,6 +168,7 @@ class Delta:
     refusal: str = ""
     reasoning: str = ""
     choice: int = 0
+    calls: tuple[CallPiece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +211,8 @@ class Choice:
 class Answer:
     """What a call brought. `usage` is None when the provider did not say it: unknown, not zero.
 
-    `tier` is the service tier that was served, in the provider's own word; `model` likewise.
+    `tier` is the service tier that was served, in the provider's own word; `model` likewise. `lasting`: the same
+    request would break again.
     """
 
     choices: tuple[Choice, ...]
@@ -171,6 +224,7 @@ class Answer:
     error_code: str | None = None
     error: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    lasting: bool = False
 
     @property
     def first(self) -> Choice:

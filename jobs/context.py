@@ -12,6 +12,7 @@ from db import queue
 from db.engine import Store
 from jobs.clock import Clock
 from jobs.errors import UsageError
+from jobs.log import Log
 from jobs.providers import BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
 
 T = TypeVar("T")
@@ -36,7 +37,10 @@ class Context:
     lease_s: float = 120.0
     grace_s: float = 600.0
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
+    carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
     _open: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _holders: list[None] = field(default_factory=list)
+    _renewing: "list[asyncio.Task[None]]" = field(default_factory=list)
 
     def endpoint(self, provider: str) -> Endpoint:
         """Where the provider is; UsageError that says which key to set when it is not configured."""
@@ -76,14 +80,25 @@ class Context:
         """Call a function of `db` with the store, off the event loop: the one seam between async work and SQL."""
         return await asyncio.to_thread(function, self.store, *args, **options)
 
+    @property
+    def log(self) -> Log:
+        """The log of deltas."""
+        if ("log", "") not in self._open:
+            self._open["log", ""] = Log(self.store)
+        return self._open["log", ""]  # type: ignore[no-any-return]
+
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
-        """Keep the leases of this owner's jobs alive until the block ends."""
-        task = asyncio.create_task(self._renew())
+        """Keep the leases of this owner's jobs alive until the block ends; blocks may overlap."""
+        if not self._holders:
+            self._renewing.append(asyncio.create_task(self._renew()))
+        self._holders.append(None)
         try:
             yield
         finally:
-            task.cancel()
+            self._holders.pop()
+            if not self._holders:
+                self._renewing.pop().cancel()
 
     async def _renew(self) -> None:
         while True:
@@ -91,8 +106,20 @@ class Context:
             with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
                 await self.db(queue.renew, self.owner, self.until())
 
+    async def settled(self) -> None:
+        """Wait until every job that runs here has come to its end."""
+        while self.carried:
+            await asyncio.wait(self.carried)
+
+    async def stop(self) -> None:
+        """Cancel every job that runs here, whatever it says of leaving; they are settled."""
+        for task in self.carried:
+            task.cancel()
+        await self.settled()
+
     async def close(self) -> None:
-        """Close every connection to a provider."""
+        """Let what runs here come to its end, then close every connection to a provider, and the log."""
+        await self.settled()
         while self._open:
-            _, provider = self._open.popitem()
-            await provider.close()
+            _, opened = self._open.popitem()
+            await opened.close()

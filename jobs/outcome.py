@@ -1,6 +1,7 @@
 """From how a call ended to what it cost and what becomes of its job. No I/O."""
 
 import random
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -8,10 +9,11 @@ from db.ledger import Charge
 from db.settle import Again, Cancelled, Ending, Failed, Held, Succeeded, Text
 from db.states import AttemptState, Lane
 from jobs import pricing
-from jobs.chat import Answer, Choice, Outcome, Request, ToolCall
-from jobs.clock import Stopwatch
-from jobs.errors import CallError
+from jobs.chat import Answer, Choice, OnCut, Outcome, Request, ToolCall
+from jobs.clock import Timing
+from jobs.errors import CallError, Transient
 from jobs.providers import Endpoint
+from jobs.providers.answers import BROKEN
 from jobs.retry import MAX_ATTEMPTS, retry
 
 WHY = {
@@ -23,6 +25,7 @@ WHY = {
     Outcome.PROVIDER_ERROR: "the provider broke off with an error",
     Outcome.CANCELLED: "its reader left",
 }
+BREAKS = (Outcome.CUT, Outcome.TIMED_OUT, Outcome.MALFORMED, Outcome.PROVIDER_ERROR)
 STOPPED = "the worker was stopped before the answer came"
 
 
@@ -33,19 +36,23 @@ def charge(
     model: str,
     endpoint: Endpoint,
     at: datetime,
-    watch: Stopwatch | None = None,
+    timing: Timing | None = None,
+    at_risk: int | None = None,
 ) -> Charge:
-    """What an answer cost; unknown where the provider did not say what it used. The tier that was served counts."""
+    """What an answer cost; unknown where the provider did not say what it used, with nano-dollars `at_risk`.
+
+    The tier that was served counts.
+    """
     facts: dict[str, Any] = {
         "request_id": answer.request_id,
-        "first_token_ms": watch.first_token_ms if watch else None,
-        "total_ms": watch.ms() if watch else None,
+        "outcome": answer.outcome.value,
+        **(asdict(timing) if timing else {}),
         "error_code": answer.error_code or (None if answer.usable else answer.outcome.value),
         "error": answer.error or WHY.get(answer.outcome),
     }
     usage = answer.usage
     if usage is None:
-        return Charge(AttemptState.UNKNOWN, **facts)
+        return Charge(AttemptState.UNKNOWN, at_risk_nano=at_risk, **facts)
     where: dict[str, Any] = {"provider": endpoint.provider, "own": endpoint.own, "at": at}
     served: dict[str, Any] = {"lane": lane, "tier": answer.tier or tier}
     paid = pricing.price(usage, model=answer.model or model, **served, **where)
@@ -68,13 +75,14 @@ def charge(
     )
 
 
-def failed_charge(error: CallError, watch: Stopwatch | None = None) -> Charge:
+def failed_charge(error: CallError, timing: Timing | None = None, at_risk: int | None = None) -> Charge:
     """What a call without an answer cost: nothing when it is known that no work was done, else unknown."""
+    ended = BROKEN.get(error.code, Outcome.PROVIDER_ERROR).value
     if not error.maybe_billed:
-        return Charge.free(AttemptState.FAILED, code=error.code, error=str(error))
-    total = watch.ms() if watch else None
-    return Charge(AttemptState.UNKNOWN, error_code=error.code, error=str(error), total_ms=total,
-                  request_id=error.request_id)  # fmt: skip
+        return replace(Charge.free(AttemptState.FAILED, code=error.code, error=str(error)), outcome=ended)
+    times = asdict(timing) if timing else {}
+    return Charge(AttemptState.UNKNOWN, error_code=error.code, error=str(error), request_id=error.request_id,
+                  outcome=ended, at_risk_nano=at_risk, **times)  # fmt: skip
 
 
 def ending(answer: Answer, request: Request, n: int, now: datetime, answered: int = 0) -> Ending:
@@ -86,12 +94,25 @@ def ending(answer: Answer, request: Request, n: int, now: datetime, answered: in
     if answer.outcome == Outcome.CANCELLED:
         return Cancelled(result)
     if not answer.usable:
-        return Failed(answer.error_code or answer.outcome.value, answer.error or WHY[answer.outcome], result)
+        return _restart(answer, request, n, now, result) or Failed(*_why(answer), result)
     if why := mismatch(answer.first, request):
         if not answered and n < MAX_ATTEMPTS:  # asked once more, and charged for both
             return Again(now, "schema_mismatch", why, result)
         return Failed("schema_mismatch", why, result)
     return Succeeded(result)
+
+
+def _why(answer: Answer) -> tuple[str, str]:
+    return answer.error_code or answer.outcome.value, answer.error or WHY[answer.outcome]
+
+
+def _restart(answer: Answer, request: Request, n: int, now: datetime, result: Text) -> Again | None:
+    """Another try in place of a stream that broke, where that was asked for: its text replaces this one's."""
+    if request.handling.on_cut != OnCut.RESTART or answer.outcome not in BREAKS or answer.lasting:
+        return None
+    code, why = _why(answer)
+    when = retry(Transient(why, code=code), n, now, random.random())  # noqa: S311 - jitter is no secret
+    return Again(when, code, why, result) if when else None
 
 
 def ending_of(error: CallError, n: int, now: datetime) -> Ending:

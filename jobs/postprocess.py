@@ -33,9 +33,11 @@ async def _run(command: str, text: str) -> tuple[int | str, str, str]:
     try:
         async with asyncio.timeout(_LIMIT_S):
             output, said = await process.communicate(text.encode())
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError) as error:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        if isinstance(error, asyncio.CancelledError):
+            raise
         return f"a time-out after {_LIMIT_S:.0f} s", "", ""
     return process.returncode or 0, output.decode(errors="replace"), said.decode(errors="replace")

@@ -1,22 +1,28 @@
-"""Run one job now in its lane, and settle what it cost whatever happens."""
+"""Run one attempt at a job in its lane, and settle what it cost whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import orjson
 
-from db import queue, settle
+from db import settle
 from db.ledger import Charge
 from db.queue import Claim
-from db.settle import Again, Cancelled, Ending, Settlement
-from db.states import AttemptState, Lane
-from jobs import outcome, postprocess
-from jobs.chat import Answer, Choice, Delta, Outcome, Request
+from db.settle import Cancelled, Ending, Failed, Settlement, Succeeded
+from db.states import Lane
+from jobs import outcome, postprocess, risk
+from jobs.chat import Answer, Delta, Handling, Outcome, Request
 from jobs.clock import Stopwatch
 from jobs.context import Context
 from jobs.errors import CallError
+from jobs.heard import Heard
+from jobs.providers import Timeouts
+
+T = TypeVar("T")
+_UNMADE = "the worker was stopped while --post-process ran; the answer is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,115 +46,118 @@ class _Try:
     request: Request
     keep: bool  # its owner tries again by itself
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    heard: list[str] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
     answer: Answer | None = None
     error: CallError | None = None
 
 
 def request_of(claim: Claim) -> Request:
     """The request of a job, read back from its stored body."""
-    return Request.from_body(orjson.loads(claim.body), post_process=claim.post_process, interactive=claim.interactive)
+    sender = {"post_process": claim.post_process, "interactive": claim.interactive}
+    return Request.from_body(orjson.loads(claim.body), handling=Handling.read(claim.handling), **sender)
 
 
 async def run(context: Context, claim: Claim) -> Ended:
     """One attempt at a claimed job, for a worker; a retry is left to the queue."""
     ended: Ended | None = None
-    async for event in _attempt(_Try(context, claim, request_of(claim), keep=False)):
+    async for event in attempt(context, claim, request_of(claim), keep=False):
         if isinstance(event, Ended):
             ended = event
     assert ended is not None  # every attempt ends
     return ended
 
 
-async def watch(context: Context, claim: Claim) -> AsyncGenerator[Event, None]:
-    """The deltas of a job that its submitter runs, then how it ended; tries again by itself before the first delta.
+async def attempt(context: Context, claim: Claim, request: Request, *, keep: bool) -> AsyncGenerator[Event, None]:
+    """The deltas of one attempt, then how it ended; `keep`: its owner keeps the job and tries again by itself.
 
-    Closing it early cancels the job: the connection is closed and the attempt settled before `aclose()` returns.
+    It is settled in every case, before the generator ends: also when it is closed early, or its task is cancelled.
     """
-    request, held = request_of(claim), None
+    this = _Try(context, claim, request, keep)
+    log = context.log.open(claim.job_id, claim.n)
+    ended: Ended | None = None
     try:
-        following: Claim | None = claim
-        while following is not None:
-            claim, following, held = following, None, None
-            async with aclosing(_attempt(_Try(context, claim, request, keep=True))) as events:
-                async for event in events:
-                    held = event if isinstance(event, Ended) and isinstance(event.ending, Again) else None
-                    yield event
-            if held is not None and isinstance(held.ending, Again):
-                following = await _next(context, claim, held.ending)
-    except (asyncio.CancelledError, GeneratorExit):
-        if held is not None:  # its attempt is settled and stays as it is: only the job, which is still ours, moves
-            await asyncio.shield(_save(context, claim, replace(held, ending=Cancelled())))
-        raise
-
-
-async def leave(context: Context, claim: Claim) -> None:
-    """Cancel a job that was claimed to be watched and never was: nothing was sent."""
-    free = Charge.free(AttemptState.CANCELLED, code="cancelled", error="its reader left before it was sent")
-    await asyncio.shield(_save(context, claim, Ended(claim.n, free, Cancelled())))
-
-
-async def _next(context: Context, claim: Claim, again: Again) -> Claim | None:
-    """Wait, then open the next attempt."""
-    await asyncio.sleep(max((again.run_after - context.clock.now()).total_seconds(), 0))
-    return await context.db(queue.again, claim, context.clock.now())
-
-
-async def _attempt(this: _Try) -> AsyncGenerator[Event, None]:
-    try:
-        this.context.provider(this.claim.provider)  # loading an SDK is not the provider's time
-        this.stopwatch = Stopwatch()
-        async with aclosing(_call(this)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Answer):
-                    this.answer = piece
-                    continue
-                this.stopwatch.token()
-                this.heard.append(piece.text)
-                yield piece
-    except CallError as error:
-        this.error = error
+        try:
+            async with aclosing(_call(this)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Answer):
+                        this.answer = piece
+                        continue
+                    this.stopwatch.token()
+                    this.heard.add(piece)
+                    log.add(piece)
+                    yield piece
+        except CallError as error:
+            this.error = error
+        ended = _ended(this)
+        ended = replace(ended, ending=await postprocess.apply(ended.ending, request.post_process))
     finally:
-        # Shielded: the settlement happens even when the reader has left or the process was asked to stop.
-        ended = await asyncio.shield(asyncio.ensure_future(_settle(this)))
-    yield ended
+        log.close()
+        settled = await finished(save(context, claim, ended or _broken_off(this), keep=keep))
+    yield settled
+
+
+async def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Do the work to its end whoever is cancelled meanwhile; the cancellation is raised after it."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled():
+        task.exception()  # looked at: the cancellation says more
+        raise cancelled
+    return task.result()
+
+
+async def save(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> Ended:
+    """Settle an attempt, with what becomes of its job."""
+    ending = outcome.held(ended.ending) if keep else ended.ending
+    settlement = Settlement(claim.job_id, ended.n, ended.charge, ending, logged=claim.lane == Lane.STREAM)
+    await context.db(settle.settle, [settlement], context.clock.now())
+    return ended
 
 
 async def _call(this: _Try) -> AsyncGenerator[Delta | Answer, None]:
     context, claim = this.context, this.claim
     provider = context.provider(claim.provider)
+    how: dict[str, Any] = {"tier": claim.tier, "timeouts": _timeouts(this), "watch": this.stopwatch}
     if claim.lane == Lane.STREAM:
-        async for piece in provider.stream(this.request, tier=claim.tier, timeouts=context.timeouts):
+        async for piece in provider.stream(this.request, **how):
             yield piece
     else:
-        yield await provider.complete(this.request, tier=claim.tier, timeouts=context.timeouts)
+        yield await provider.complete(this.request, **how)
 
 
-async def _settle(this: _Try) -> Ended:
+def _timeouts(this: _Try) -> Timeouts:
+    """The policy's, but for what the request says itself."""
+    own = this.request.handling.model_dump(include={"first_token", "idle", "total"}, exclude_none=True)
+    return replace(this.context.timeouts, **own)
+
+
+def _ended(this: _Try) -> Ended:
+    """What the attempt cost and what becomes of its job, by its answer or its error."""
     context, claim, now = this.context, this.claim, this.context.clock.now()
+    timing, endpoint = this.stopwatch.read(), context.endpoint(claim.provider)
+    most = risk.at_risk(claim, this.request, this.answer, timing, endpoint, now)
     if this.error is not None:
-        charge = outcome.failed_charge(this.error, this.stopwatch)
-        ended = Ended(claim.n, charge, outcome.ending_of(this.error, claim.n, now))
-    else:
-        answer = this.answer or _broken_off(this)
-        endpoint = context.endpoint(claim.provider)
-        charge = outcome.charge(answer, Lane(claim.lane), claim.tier, claim.model, endpoint, now, this.stopwatch)
-        ended = Ended(claim.n, charge, outcome.ending(answer, this.request, claim.n, now, claim.answered))
-        if isinstance(ended.ending, Cancelled) and not this.keep:
-            ended = replace(ended, ending=outcome.stopped(ended.ending.result, claim.n, now))
-    ended = replace(ended, ending=await postprocess.apply(ended.ending, this.request.post_process))
-    await _save(context, claim, ended if not this.keep else replace(ended, ending=outcome.held(ended.ending)))
+        charge = outcome.failed_charge(this.error, timing, most)
+        return Ended(claim.n, charge, outcome.ending_of(this.error, claim.n, now))
+    assert this.answer is not None  # a stream ends in its answer or in an error
+    lane = Lane(claim.lane)
+    charge = outcome.charge(this.answer, lane, claim.tier, claim.model, endpoint, now, timing, most)
+    return Ended(claim.n, charge, outcome.ending(this.answer, this.request, claim.n, now, claim.answered))
+
+
+def _broken_off(this: _Try) -> Ended:
+    """How it ends when its reader has left, or the worker was stopped; an answer that is there stays."""
+    if this.error is None and this.answer is None:
+        code, why = (None, None) if this.keep else ("stopped", outcome.STOPPED)
+        this.answer = Answer(this.heard.choices(), Outcome.CANCELLED, error_code=code, error=why)
+    ended = _ended(this)
+    if isinstance(ended.ending, Succeeded):  # during its post-processing
+        result = ended.ending.result
+        return replace(ended, ending=Cancelled(result) if this.keep else Failed("post_process", _UNMADE, result))
+    if isinstance(ended.ending, Cancelled) and not this.keep:
+        return replace(ended, ending=outcome.stopped(ended.ending.result, this.claim.n, this.context.clock.now()))
     return ended
-
-
-def _broken_off(this: _Try) -> Answer:
-    """What had come when the reader left, or the worker was stopped."""
-    heard = (Choice(text="".join(this.heard)),)
-    if this.keep:
-        return Answer(heard, Outcome.CANCELLED)
-    return Answer(heard, Outcome.CANCELLED, error_code="stopped", error=outcome.STOPPED)
-
-
-async def _save(context: Context, claim: Claim, ended: Ended) -> None:
-    settlement = Settlement(claim.job_id, ended.n, ended.charge, ended.ending)
-    await context.db(settle.settle, [settlement], context.clock.now())

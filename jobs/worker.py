@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from db import batches, queue, settle
+from db import batches, queue, rescue
 from db.queue import Claim
 from db.tables import Batch
 from jobs import batch, live
@@ -49,7 +49,7 @@ async def forever(context: Context, told: Told, stop: asyncio.Event, every_s: fl
 async def sweep(context: Context, told: Told, stop: asyncio.Event) -> float:
     """One round: every step is safe to repeat and safe to be cut off. Seconds to rest after it, most often 0."""
     now = context.clock.now()
-    await context.db(settle.rescue, now, MAX_ATTEMPTS)
+    await context.db(rescue.rescue, now, MAX_ATTEMPTS)
     for name in await context.db(queue.strangers, list(context.endpoints), now):
         told.trouble(f"jobs wait: {context.missing(name)}")
     rest = 0.0

@@ -58,6 +58,7 @@ class Decided:
             leave_by=decision.plan[0].leave_by,
             body=body,
             post_process=request.post_process,
+            handling=request.handling.stored(),
         )
 
 

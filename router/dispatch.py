@@ -16,7 +16,7 @@ from db.engine import Store, connect
 from db.ids import new_id
 from db.migrations import migrate
 from db.states import Lane
-from jobs import pricing, runner
+from jobs import pricing, stream
 from jobs.batch import has_batch_api
 from jobs.chat import Request, Usage
 from jobs.clock import Clock
@@ -141,11 +141,11 @@ class Router:
             yield started
         except GeneratorExit:
             if started.claim is not None:
-                await runner.leave(context, started.claim)
+                await stream.leave(context, started.claim)
             raise
         if started.claim is None:
             return
-        async with context.holding(), aclosing(runner.watch(context, started.claim)) as events:
+        async with aclosing(stream.watch(context, started.claim)) as events:
             async for event in events:
                 yield event
 
@@ -156,28 +156,22 @@ class Router:
         decided = Decided.of(self.decide(facts, now), facts, now)
         self.context().endpoint(provider_of(request.model, self.settings.endpoints))  # a missing key is said first
         body = canonical(request.body())
-        row_key = self._row_key(request, body, wish)
-        if lookup.by_key(self.store, row_key):
+        keyed = request.client_key is not None and not wish.again
+        row_key = f"key {request.client_key}" if keyed else f"once {secrets.token_hex(16)}"
+        if keyed and lookup.by_key(self.store, row_key):
             return self._known(row_key, body, request, decided.decision)
         job = decided.job(request, body, row_key)
-        submission = new_id(now)
-        queue.open_submission(self.store, submission, "prompt", now)
-        claim = None
+        submission, claim = new_id(now), None
         if (request.interactive or wish.here) and decided.decision.lane in LIVE:
             until = self.context().until()
             claim = queue.start(self.store, job, submission, row_of(decided), self._owner, until, now)
             known = claim is None
         else:
+            queue.open_submission(self.store, submission, "prompt", now)
             known = bool(queue.add(self.store, submission, [row_of(decided)], [job], now))
         if known:
             return self._known(row_key, body, request, decided.decision)
         return Started(job.id, decided.decision, claim)
-
-    def _row_key(self, request: Request, body: str, wish: Wish) -> str:
-        """Without a client key every submit of a prompt is a new job."""
-        if request.client_key is None or wish.again:
-            return f"once {secrets.token_hex(16)}"
-        return f"key {request.client_key}"
 
     def _known(self, row_key: str, body: str, request: Request, decision: Decision) -> Started:
         job_id = lookup.by_key(self.store, row_key)

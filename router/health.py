@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from db import reports, settle
+from db import reports, rescue
 from db.engine import Store, StoreError
 from db.migrations import version
 from jobs.errors import CallError
@@ -55,7 +55,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
 
 
 def _store(store: Store, now: datetime, problems: list[str]) -> dict[str, Any]:
-    rescued = settle.rescue(store, now, MAX_ATTEMPTS)
+    rescued = rescue.rescue(store, now, MAX_ATTEMPTS)
     account, overdue = reports.account(store), _overdue(store, now)
     if not account["balances"]:
         problems.append("the account does not balance: keep a backup (`shunter db backup`) and report it as a bug")

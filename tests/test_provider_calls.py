@@ -108,7 +108,7 @@ async def dripping_body(peer: wire.Peer) -> None:
 
 @pytest.mark.parametrize(
     ("script", "code"),
-    [(wire.hang_up, "cut"), (cut_body, "cut"), (wire.mute, "timed_out"), (dripping_body, "timed_out")],
+    [(wire.hang_up, "cut"), (cut_body, "cut"), (wire.mute, "total_timeout"), (dripping_body, "total_timeout")],
 )
 def test_a_lost_answer_is_unclear_and_asked_only_once(name: str, script: Script, code: str) -> None:
     error, server = asked(name, script, timeouts=replace(SLOW, total=0.5))

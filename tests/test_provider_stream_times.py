@@ -35,7 +35,7 @@ def dripping(piece: bytes, first: list[bytes], every: float = 0.05) -> Script:
 @pytest.mark.parametrize(("names", "bounds"), [((), FIRST), (("start",), FIRST), (("start", "text"), IDLE)])
 def test_keep_alives_keep_nothing_alive(name: str, names: tuple[str, ...], bounds: Timeouts) -> None:
     _, end = ended(name, dripping(b": ping\n\n", bytes_of(name, *names)), bounds)
-    assert (end.outcome is Outcome.TIMED_OUT) if isinstance(end, Answer) else (end.code == "timed_out")
+    assert (end.outcome is Outcome.TIMED_OUT) if isinstance(end, Answer) else (end.code == "first_token_timeout")
 
 
 def test_the_total_bounds_a_stream_that_goes_on_and_on(name: str) -> None:
@@ -91,7 +91,7 @@ def test_a_kept_connection_that_has_stalled_ends_in_time(name: str) -> None:
             return [(await gather(made, bounds))[1] for bounds in (SLOW, FIRST, SLOW)]
 
     first, second, third = run(test)
-    assert (first.outcome, second.code, third.outcome) == (Outcome.COMPLETE, "timed_out", Outcome.COMPLETE)
+    assert (first.outcome, second.code, third.outcome) == (Outcome.COMPLETE, "first_token_timeout", Outcome.COMPLETE)
 
 
 def test_what_is_asked(name: str) -> None:

@@ -69,9 +69,9 @@ def test_a_broken_stream_keeps_its_text_and_is_no_success(name: str, row: str) -
 
 BEFORE_TEXT: dict[str, tuple[Callable[[str], Script], str]] = {
     "server closes before the head": (lambda n: wire.hang_up, "cut"),
-    "no head": (lambda n: wire.mute, "timed_out"),
+    "no head": (lambda n: wire.mute, "first_token_timeout"),
     "cut after the role": (lambda n: wire.stream(*bytes_of(n, "start"), end="fin"), "cut"),
-    "silence after the role": (lambda n: wire.stream(*bytes_of(n, "start"), end="silence"), "timed_out"),
+    "silence after the role": (lambda n: wire.stream(*bytes_of(n, "start"), end="silence"), "first_token_timeout"),
     "nothing at all": (lambda n: wire.stream(), "cut"),
     "in-stream error first": (lambda n: wire.stream(*bytes_of(n, "start", "error")), "overloaded"),
     "200 with an error object": (

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from db import batches, queue, settle
+from db import batches, queue, rescue, settle
 from db.batches import Waiting
 from db.engine import Store
 from db.ids import new_id
@@ -156,7 +156,6 @@ def test_rejected_rows_are_counted(store: Store) -> None:
 
 
 def test_a_started_job_is_leased_and_its_money_at_risk_in_one_step(store: Store) -> None:
-    queue.open_submission(store, "s1", "prompt", NOW)
     one = job(lane="stream", row_key="k")
     claimed = queue.start(store, one, "s1", decision(), "me", UNTIL, NOW)
     assert claimed is not None
@@ -213,7 +212,7 @@ def test_the_owner_opens_the_next_attempt_and_nobody_else(store: Store) -> None:
 def test_a_lease_that_was_lost_opens_nothing(store: Store) -> None:
     add(store, job(lane="sync"))
     mine = claim(store)[0]
-    settle.rescue(store, UNTIL + timedelta(seconds=1), 3)
+    rescue.rescue(store, UNTIL + timedelta(seconds=1), 3)
     assert queue.again(store, mine, SOON) is None
     assert rows(store, "SELECT count(*) FROM attempt")[0][0] == 1
 
@@ -223,7 +222,7 @@ def test_a_renewed_lease_is_not_rescued(store: Store) -> None:
     claim(store, "me", 1)
     claim(store, "other", 1)
     queue.renew(store, "me", UNTIL + timedelta(hours=1))
-    assert settle.rescue(store, UNTIL + timedelta(seconds=1), 3) == 1
+    assert rescue.rescue(store, UNTIL + timedelta(seconds=1), 3) == 1
     assert rows(store, "SELECT lease_by FROM job WHERE state = 'running'")[0][0] == "me"
 
 

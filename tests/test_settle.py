@@ -1,7 +1,5 @@
 """How attempts end: alone, late, twice, after their lease was lost; and the account over any sequence of moves."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from db import batches, queue, settle
+from db import batches, queue, rescue, settle
 from db.batches import Waiting
 from db.engine import Store, connect
 from db.ids import new_id
@@ -113,7 +111,7 @@ def test_settling_twice_changes_nothing(store: Store, ending: Ending) -> None:
 @pytest.mark.parametrize("ending", [Failed("x", "why"), Again(NOW, "x", "why"), Cancelled()])
 def test_who_lost_the_lease_moves_nothing_but_pays(store: Store, ending: Ending) -> None:
     mine = claim(store)
-    settle.rescue(store, DEAD, 3)
+    rescue.rescue(store, DEAD, 3)
     other = queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)[0]
     end(store, mine, ending)
     assert one(store, "state, lease_by, attempts") == ("running", "other", 2)
@@ -125,7 +123,7 @@ def test_who_lost_the_lease_moves_nothing_but_pays(store: Store, ending: Ending)
 
 def test_a_late_answer_after_a_rescue_is_the_result_and_is_charged(store: Store) -> None:
     mine = claim(store)
-    settle.rescue(store, DEAD, 3)
+    rescue.rescue(store, DEAD, 3)
     assert one(store, "state, cost_nano", "attempt") == ("unknown", None)
     end(store, mine, YES)
     assert states(store) == {"succeeded": 1}
@@ -136,7 +134,7 @@ def test_a_late_answer_after_a_rescue_is_the_result_and_is_charged(store: Store)
 
 def test_the_first_answer_is_the_result_and_every_answer_is_charged(store: Store) -> None:
     mine = claim(store)
-    settle.rescue(store, DEAD, 3)
+    rescue.rescue(store, DEAD, 3)
     other = queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)[0]
     end(store, mine, Succeeded(Text("first")))
     end(store, other, Succeeded(Text("second")))
@@ -146,19 +144,19 @@ def test_the_first_answer_is_the_result_and_every_answer_is_charged(store: Store
 
 def test_an_attempt_that_nobody_holds_to_its_end_becomes_unknown(store: Store) -> None:
     mine = claim(store)
-    settle.rescue(store, DEAD, 3)
+    rescue.rescue(store, DEAD, 3)
     queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)
     end(store, mine, YES)
-    assert settle.rescue(store, DEAD + timedelta(minutes=30), 3) == 0
+    assert rescue.rescue(store, DEAD + timedelta(minutes=30), 3) == 0
     states_of = "SELECT state FROM attempt ORDER BY n"
     assert [row[0] for row in rows(store, states_of)] == ["ok", "sent"]  # its owner may still be at it
-    settle.rescue(store, DEAD + timedelta(hours=2), 3)
+    rescue.rescue(store, DEAD + timedelta(hours=2), 3)
     assert [row[0] for row in rows(store, states_of)] == ["ok", "unknown"]
 
 
 def test_a_late_answer_replaces_half_a_later_one(store: Store) -> None:
     mine = claim(store)
-    settle.rescue(store, DEAD, 3)
+    rescue.rescue(store, DEAD, 3)
     other = queue.claim(store, "other", DEAD + timedelta(minutes=1), 1, DEAD, ALL)[0]
     end(store, other, Again(DEAD, "cut", "cut", Text("hal", partial=True)), UNKNOWN)
     end(store, mine, YES)
@@ -203,13 +201,13 @@ def test_a_late_answer_of_a_cancelled_job_is_charged_and_kept_and_the_job_stays_
 
 def test_a_lease_that_still_holds_is_left_alone(store: Store) -> None:
     claim(store)
-    assert settle.rescue(store, UNTIL, 3) == 0
+    assert rescue.rescue(store, UNTIL, 3) == 0
     assert states(store) == {"running": 1}
 
 
 def test_a_job_whose_person_is_gone_fails_as_abandoned(store: Store) -> None:
     claim(store, interactive=True)
-    assert settle.rescue(store, DEAD, 3) == 1
+    assert rescue.rescue(store, DEAD, 3) == 1
     assert one(store, "state, error_code, lease_by") == ("failed", "abandoned", None)
     assert one(store, "state, error_code, at_risk_nano", "attempt") == ("unknown", "owner_died", RISK)
 
@@ -218,7 +216,7 @@ def test_bulk_is_tried_again_and_not_for_ever(store: Store) -> None:
     claim(store)
     for n in (1, 2, 3):
         assert one(store, "attempts") == (n,)
-        assert settle.rescue(store, DEAD + timedelta(hours=n), 3) == 1
+        assert rescue.rescue(store, DEAD + timedelta(hours=n), 3) == 1
         if n < 3:
             assert states(store) == {"queued": 1}
             queue.claim(store, "me", DEAD + timedelta(hours=n), 1, DEAD + timedelta(hours=n), ALL)
@@ -257,19 +255,7 @@ class Moves(RuleBasedStateMachine):
     @rule(key=st.integers(13, 20), target=claims)
     def start(self, key: int) -> Claim | None:
         new = job(lane="stream", interactive=True, row_key=f"row {key}", now=self.now)
-        with self._one_accepted():
-            return queue.start(self.store, new, "s2", decision(), "person", self.now + timedelta(seconds=30), self.now)
-
-    @contextmanager
-    def _one_accepted(self) -> Iterator[None]:
-        if not rows(self.store, "SELECT 1 FROM submission WHERE id = 's2'"):
-            queue.open_submission(self.store, "s2", "prompt", self.now)
-        yield
-        started = (
-            "UPDATE submission SET accepted = (SELECT count(*) FROM job WHERE submission_id = 's2') WHERE id = 's2'"
-        )
-        with self.store.write() as connection:  # each start belongs to a submission of its own in real life
-            connection.exec_driver_sql(started)
+        return queue.start(self.store, new, new.id, decision(), "person", self.now + timedelta(seconds=30), self.now)
 
     @rule(target=claims, by=st.sampled_from(["a", "b"]))
     def claim(self, by: str) -> Claim | None:
@@ -286,7 +272,7 @@ class Moves(RuleBasedStateMachine):
 
     @rule()
     def rescue(self) -> None:
-        settle.rescue(self.store, self.now, 3)
+        rescue.rescue(self.store, self.now, 3)
 
     @rule(by=st.sampled_from(["a", "b", "person"]))
     def renew(self, by: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jobs.chat import Answer, Delta, Request
+from jobs.clock import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Endpoint:
     base_url: str
     own: bool  # the provider's own address, not a compatible server
     key_env: str
+    api: str = "chat"  # OpenAI's: chat or responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,22 @@ class Timeouts:
 
 
 class Provider(Protocol):
-    """One call, whole or streamed. Every failure is a `jobs.errors.CallError`; no retries inside."""
+    """One call, whole or streamed. Every failure is a `jobs.errors.CallError`; no retries inside.
+
+    A `watch` is told when a connection is made and when the request goes out.
+    """
 
     endpoint: Endpoint
 
-    async def complete(self, request: Request, *, tier: str, timeouts: Timeouts) -> Answer:
+    async def complete(
+        self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> Answer:
         """One plain call; an Answer whatever its outcome, or CallError when none came."""
         ...
 
-    def stream(self, request: Request, *, tier: str, timeouts: Timeouts) -> AsyncIterator[Delta | Answer]:
+    def stream(
+        self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> AsyncIterator[Delta | Answer]:
         """Deltas as they come, then exactly one Answer that says how the stream ended and holds all that came.
 
         CallError only before the first delta. Closing the iterator closes the connection at once.
@@ -171,8 +180,13 @@ def _on_demand(module: str, name: str) -> Callable[[Endpoint], Any]:
     return make
 
 
+def _openai(endpoint: Endpoint) -> Provider:
+    made = ("openai_responses", "OpenAIResponses") if endpoint.api == "responses" else ("openai", "OpenAIChat")
+    return _on_demand(*made)(endpoint)  # type: ignore[no-any-return]
+
+
 PROVIDERS: dict[str, Callable[[Endpoint], Provider]] = {
-    "openai": _on_demand("openai", "OpenAIChat"),
+    "openai": _openai,
     "anthropic": _on_demand("anthropic", "AnthropicMessages"),
 }
 BATCH_PROVIDERS: dict[str, Callable[[Endpoint], BatchProvider]] = {

@@ -16,6 +16,11 @@ ENDINGS = {
     **dict.fromkeys(("length", "max_tokens", "model_length"), Outcome.TRUNCATED),
     **dict.fromkeys(("content_filter", "safety", "recitation"), Outcome.FILTERED),
 }  # an unknown word is the provider's failure: what it does not call an end is not one
+BROKEN = {
+    "cut": Outcome.CUT,
+    "malformed": Outcome.MALFORMED,
+    **dict.fromkeys(("first_token_timeout", "idle_timeout", "total_timeout", "timed_out"), Outcome.TIMED_OUT),
+}  # how an answer ended whose reading failed with this code
 _WORST_FIRST = (Outcome.PROVIDER_ERROR, Outcome.FILTERED, Outcome.REFUSED, Outcome.TRUNCATED)
 
 
@@ -111,9 +116,7 @@ def ending(choices: Sequence[Choice], failure: CallError | None) -> tuple[Outcom
     """How an answer that is not whole ended: outcome, code and text."""
     if failure is None:
         return Outcome.CUT, "cut", "the answer ended without a finish reason"
-    known = (Outcome.CUT, Outcome.TIMED_OUT, Outcome.MALFORMED)
-    outcome = next((outcome for outcome in known if outcome == failure.code), Outcome.PROVIDER_ERROR)
-    return outcome, failure.code, str(failure)
+    return BROKEN.get(failure.code, Outcome.PROVIDER_ERROR), failure.code, str(failure)
 
 
 def error_of(body: Any) -> tuple[str, str, str] | None:

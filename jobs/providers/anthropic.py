@@ -6,6 +6,7 @@ from typing import Any
 import anthropic
 
 from jobs.chat import Answer, Delta, Request
+from jobs.clock import Stopwatch
 from jobs.providers import Endpoint, Timeouts, calls
 from jobs.providers.answers import encode
 from jobs.providers.anthropic_params import params_of
@@ -28,21 +29,32 @@ class AnthropicMessages:
         self.endpoint = endpoint
         self._connection = Connection(endpoint, client)
 
-    async def complete(self, request: Request, *, tier: str, timeouts: Timeouts) -> Answer:
+    async def complete(
+        self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> Answer:
         """One plain call."""
         body = encode(params_of(request, tier=tier))
         return await calls.complete(
-            self._connection, PATH, body, model=request.model, timeouts=timeouts, read=answer_from
+            self._connection, PATH, body, model=request.model, timeouts=timeouts, watch=watch, read=answer_from
         )
 
-    def stream(self, request: Request, *, tier: str, timeouts: Timeouts) -> AsyncGenerator[Delta | Answer]:
+    def stream(
+        self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> AsyncGenerator[Delta | Answer]:
         """One streamed call."""
 
         def body() -> bytes:
             return encode(params_of(request, tier=tier, stream=True))
 
         return calls.stream(
-            self._connection, PATH, body, Accumulator(), model=request.model, timeouts=timeouts, read=answer_from
+            self._connection,
+            PATH,
+            body,
+            Accumulator(),
+            model=request.model,
+            timeouts=timeouts,
+            watch=watch,
+            read=answer_from,
         )
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.chat import Answer, Choice, Delta, Outcome, Usage
+from jobs.chat import Answer, CallPiece, Choice, Delta, Outcome, Usage
 from jobs.errors import CallError
 from jobs.providers.answers import (
     Head,
@@ -49,6 +49,7 @@ class _Block:
     id: str = ""
     name: str = ""
     given: Any = None  # a tool's input, when it came whole
+    number: int = 0  # among the tool calls
     pieces: list[str] = field(default_factory=list)
 
     @property
@@ -64,6 +65,7 @@ class Accumulator:
         self.over = False  # message_stop was seen
         self._blocks: dict[int, _Block] = {}
         self._usage: dict[str, Any] = {}
+        self._calls = 0
         self._model: str | None = None
         self._stop: str | None = None
         self._explained = ""
@@ -80,7 +82,7 @@ class Accumulator:
 
     def feed(self, event: Any) -> list[Delta]:
         """Take in an event (a dict, or the SDK's own); the pieces to show."""
-        body = event if isinstance(event, dict) else event.model_dump()
+        body = event if isinstance(event, dict) else event.model_dump(warnings=False)
         index = body["index"] if isinstance(body.get("index"), int) else len(self._blocks)
         match body.get("type"):
             case "message_start":
@@ -110,7 +112,12 @@ class Accumulator:
 
     def _start(self, index: int, raw: Mapping[str, Any]) -> list[Delta]:
         kind = text_of(raw.get("type"))
-        self._blocks[index] = _Block(kind, text_of(raw.get("id")), text_of(raw.get("name")), raw.get("input"))
+        block = self._blocks[index] = _Block(
+            kind, text_of(raw.get("id")), text_of(raw.get("name")), raw.get("input"), number=self._calls
+        )
+        if kind == "tool_use":
+            self._calls += 1
+            return [Delta(calls=(CallPiece(block.number, block.id, block.name),))]
         return self._add(index, text_of(raw.get("text")) or text_of(raw.get("thinking")))
 
     def _piece(self, index: int, delta: Mapping[str, Any]) -> list[Delta]:
@@ -119,7 +126,8 @@ class Accumulator:
         if kind is None:  # signatures and citations are no words of the answer
             return []
         if index not in self._blocks:
-            self._blocks[index] = _Block(kind)
+            self._blocks[index] = _Block(kind, number=self._calls)
+            self._calls += kind == "tool_use"
         names = ("text", "partial_json", "thinking")
         return self._add(index, next((delta[n] for n in names if isinstance(delta.get(n), str)), ""))
 
@@ -130,6 +138,8 @@ class Accumulator:
         block.pieces.append(piece)
         if block.kind == "text":
             return [Delta(piece)]
+        if block.kind == "tool_use":
+            return [Delta(calls=(CallPiece(block.number, arguments=piece),))]
         return [Delta(reasoning=piece)] if block.kind == "thinking" else []
 
     def _end(self, delta: Mapping[str, Any], usage: Mapping[str, Any]) -> None:

@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import httpx2
 
-from jobs.chat import Answer, Delta, Outcome
+from jobs.chat import Answer, CallPiece, Choice, Delta, Outcome
+from jobs.clock import Stopwatch
 from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import Timeouts
 from jobs.providers.answers import Head, decode, error_of, head_of
 from jobs.providers.connection import Connection, header
-from jobs.providers.failures import Told, lasting
+from jobs.providers.failures import Late, Told, lasting
 from jobs.providers.sse import Decoder, Event
 
 DRAIN_SECONDS = 0.1  # after [DONE] the last bytes are read, so that the connection can be used again
@@ -39,13 +41,20 @@ class Wire(Protocol):
 
 
 async def complete(
-    connection: Connection, path: str, body: bytes, *, model: str, timeouts: Timeouts, read: ReadBody
+    connection: Connection,
+    path: str,
+    body: bytes,
+    *,
+    model: str,
+    timeouts: Timeouts,
+    read: ReadBody,
+    watch: Stopwatch | None = None,
 ) -> Answer:
     """One plain call within `timeouts.total` seconds."""
     connection.client()
     try:
-        async with asyncio.timeout(timeouts.total):
-            response = await connection.send("post", path, content=body, timeout=_socket(timeouts))
+        async with _within(timeouts.total):
+            response = await connection.send("post", path, content=body, timeout=_socket(timeouts), watch=watch)
     except Exception as error:
         raise connection.failure(error, model) from None
     answer = read(response.content, head_of(response.headers.raw))
@@ -53,11 +62,19 @@ async def complete(
 
 
 async def stream(
-    connection: Connection, path: str, body: MakeBody, wire: Wire, *, model: str, timeouts: Timeouts, read: ReadBody
+    connection: Connection,
+    path: str,
+    body: MakeBody,
+    wire: Wire,
+    *,
+    model: str,
+    timeouts: Timeouts,
+    read: ReadBody,
+    watch: Stopwatch | None = None,
 ) -> AsyncGenerator[Delta | Answer]:
     """Deltas, then one Answer; CallError only before anything of the answer has come."""
     connection.client()
-    reader = _Reader(wire, timeouts)
+    reader = _Reader(wire, timeouts, watch)
     try:
         ended: CallError | None = None
         try:
@@ -90,7 +107,8 @@ def _last(wire: Wire, ended: CallError | None, connection: Connection, model: st
     if not wire.begun:
         name = connection.place(model).name
         raise ended or Transient(f"the stream of {name} ended without a word", code="cut", maybe_billed=True)
-    return wire.finish(ended)
+    answer = wire.finish(ended)
+    return replace(answer, lasting=True) if isinstance(ended, Permanent) and not answer.usable else answer
 
 
 def _whole(answer: Answer, connection: Connection, model: str) -> list[Delta | Answer]:
@@ -99,56 +117,53 @@ def _whole(answer: Answer, connection: Connection, model: str) -> list[Delta | A
         place, code = connection.place(model), answer.error_code or "provider_error"
         kind = Permanent if lasting(None, code) else Transient
         raise kind(f"{place.name}: {place.clean(answer.error or code)}", code=place.clean(code), maybe_billed=True)
-    shown = [Delta(c.text, c.refusal, c.reasoning, i) for i, c in enumerate(answer.choices)]
-    return [*(delta for delta in shown if delta.text or delta.refusal or delta.reasoning), answer]
+    return [*(_shown(index, choice) for index, choice in enumerate(answer.choices) if choice != Choice()), answer]
+
+
+def _shown(index: int, choice: Choice) -> Delta:
+    calls = (CallPiece(number, call.id, call.name, call.raw) for number, call in enumerate(choice.tool_calls))
+    return Delta(choice.text, choice.refusal, choice.reasoning, index, tuple(calls))
 
 
 class _Reader:
     """The events of one response, each read bounded in time; comments keep nothing alive."""
 
-    def __init__(self, wire: Wire, timeouts: Timeouts) -> None:
+    def __init__(self, wire: Wire, timeouts: Timeouts, watch: Stopwatch | None) -> None:
         self._wire = wire
+        self._watch = watch
         self._timeouts = timeouts
         self._decoder = Decoder()
         self._response: httpx2.Response | None = None
         self._bytes: AsyncIterator[bytes] | None = None
-        self._broken: Exception | None = None
+        self._events: deque[Event] = deque()
         started = asyncio.get_running_loop().time()
         self._total = started + timeouts.total
         self._first = min(started + timeouts.first_token, self._total)
 
     async def open(self, connection: Connection, path: str, body: bytes) -> bytes | None:
         """Send the request; the body when the answer is no event stream."""
-        async with asyncio.timeout_at(self._first):
-            self._response = await connection.send(
-                "post", path, content=body, timeout=_socket(self._timeouts), unread=True
-            )
-            self._wire.head = head_of(self._response.headers.raw)
-            kind = header(self._response.headers, "content-type")
-            if "json" in kind or "html" in kind:
-                return await self._response.aread()
+        try:
+            async with asyncio.timeout_at(self._first):
+                self._response = await connection.send(
+                    "post", path, content=body, timeout=_socket(self._timeouts), unread=True, watch=self._watch
+                )
+                self._wire.head = head_of(self._response.headers.raw)
+                kind = header(self._response.headers, "content-type")
+                if "json" in kind or "html" in kind:
+                    return await self._response.aread()
+        except TimeoutError:
+            raise self._late(self._first) from None
         self._bytes = self._response.aiter_bytes()
         return None
 
     async def deltas(self) -> list[Delta] | None:
-        """What the next events bring; None at the end. A failure waits until what came before it is out."""
-        if self._broken is not None:
-            raise self._broken
-        if self._wire.over:
-            return None
-        deltas: list[Delta] = []
-        try:
-            events = await self._read()
-            if events is None:
-                return None
-            for event in events:
-                deltas += self._feed(event)
-        except Exception as error:
-            self._broken = error
-        return deltas
+        """What the next event brings; None at the end. Of a burst each event is decoded when it is asked for."""
+        if not self._events and not self._wire.over:
+            self._events.extend(await self._read())
+        return self._feed(self._events.popleft()) if self._events and not self._wire.over else None
 
-    async def _read(self) -> list[Event] | None:
-        """The next events, at least one; None at the end."""
+    async def _read(self) -> list[Event]:
+        """The next events; none at the end."""
         assert self._bytes is not None
         idle = asyncio.get_running_loop().time() + self._timeouts.idle
         deadline = min(idle, self._total) if self._wire.begun else self._first
@@ -158,20 +173,17 @@ class _Reader:
                     if events := self._decoder.feed(piece):
                         return events
         except TimeoutError:
-            raise TimeoutError(self._late(deadline)) from None
-        events = [event for event in self._decoder.rest() if _readable(event.data)]
-        return events or None
+            raise self._late(deadline) from None
+        return [event for event in self._decoder.rest() if _readable(event.data)]
 
-    def _late(self, deadline: float) -> str:
+    def _late(self, deadline: float) -> Late:
         if deadline == self._total:
-            return f"not done within {self._timeouts.total:g} s"
+            return Late("total_timeout", f"not done within {self._timeouts.total:g} s")
         if deadline == self._first:
-            return f"no first token within {self._timeouts.first_token:g} s"
-        return f"nothing new for {self._timeouts.idle:g} s"
+            return Late("first_token_timeout", f"no first token within {self._timeouts.first_token:g} s")
+        return Late("idle_timeout", f"nothing new for {self._timeouts.idle:g} s")
 
     def _feed(self, event: Event) -> list[Delta]:
-        if self._wire.over:
-            return []
         if event.data.startswith(b"[DONE]"):
             self._wire.over = True
             return []
@@ -201,6 +213,15 @@ def _readable(data: bytes) -> bool:
         return data.startswith(b"[DONE]") or decode(data) is not None
     except ValueError:
         return False
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Late("total_timeout", f"not done within {seconds:g} s") from None
 
 
 def _socket(timeouts: Timeouts) -> httpx2.Timeout:

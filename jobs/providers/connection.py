@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx2
 
+from jobs.clock import Stopwatch
 from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import Endpoint
 from jobs.providers.answers import decode, encode
@@ -24,7 +26,28 @@ Make = Callable[[str, str], Any]
 @cache
 def transport() -> dict[str, Any]:
     """What every SDK client's HTTP client is made with; reading the trust store costs more than all the rest."""
-    return {"verify": httpx2.create_ssl_context(), "limits": LIMITS}
+    return {"verify": httpx2.create_ssl_context(), "limits": LIMITS, "event_hooks": {"request": [_timed]}}
+
+
+_watch: ContextVar[Stopwatch | None] = ContextVar("watch", default=None)
+
+
+async def _timed(request: httpx2.Request) -> None:
+    """Let the stopwatch of this call, if it has one, hear of the connection and of the request's first byte."""
+    watch = _watch.get()
+    if watch is None:
+        return
+
+    async def trace(event: str, _: Mapping[str, Any]) -> None:
+        match event:
+            case "connection.connect_tcp.started":
+                watch.connecting()
+            case "connection.connect_tcp.complete" | "connection.start_tls.complete":
+                watch.connected()
+            case "http11.send_request_headers.started" | "http2.send_request_headers.started":
+                watch.sent()
+
+    request.extensions = {**request.extensions, "trace": trace}
 
 
 class Connection:
@@ -72,9 +95,11 @@ class Connection:
         content: Any = None,
         timeout: httpx2.Timeout,  # noqa: ASYNC109 - of the socket; the whole is bounded by the caller
         unread: bool = False,
+        watch: Stopwatch | None = None,
         **more: Any,
     ) -> httpx2.Response:
         """The response of a request, its body read or (`unread`) still on the wire; raises what the SDK raises."""
+        _watch.set(watch)
         options = {"timeout": timeout, "params": more.pop("params", {})}
         headers = {**(UNREAD if unread else {}), **more.pop("headers", {})}
         if headers:

@@ -55,6 +55,14 @@ class Place:
         return " ".join(_KEY_SHAPE.sub("[key]", text).split())[:400]
 
 
+class Late(TimeoutError):
+    """A call took longer than it may; `code` says which of its times ran out."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 @dataclass(slots=True, eq=False)
 class Told(Exception):
     """The provider's own words for an error in a stream, a row or a 200 body."""
@@ -139,7 +147,8 @@ def _transport(error: BaseException, place: Place, *, sent: bool) -> CallError:
     if isinstance(error, NOT_SENT):
         return Transient(f"cannot reach {place.host}: {said}; check the base URL and the network", code="unreachable")
     if isinstance(error, httpx2.TimeoutException | TimeoutError):
-        return Transient(f"{place.name} did not answer in time: {said}", code="timed_out", maybe_billed=sent)
+        code = error.code if isinstance(error, Late) else "timed_out"
+        return Transient(f"{place.name} did not answer in time: {said}", code=code, maybe_billed=sent)
     if isinstance(error, httpx2.DecodingError | ValueError):
         text = f"{place.name} sent what is not its format: {said}"
         return Transient(text, code="malformed", maybe_billed=sent)

@@ -6,6 +6,7 @@ from typing import Any
 import openai
 
 from jobs.chat import Answer, Delta, Request
+from jobs.clock import Stopwatch
 from jobs.providers import Endpoint, Timeouts, calls
 from jobs.providers.answers import Head, encode
 from jobs.providers.connection import Connection, transport
@@ -27,14 +28,18 @@ class OpenAIChat:
         self.endpoint = endpoint
         self._connection = Connection(endpoint, client)
 
-    async def complete(self, request: Request, *, tier: str, timeouts: Timeouts) -> Answer:
+    async def complete(
+        self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> Answer:
         """One plain call."""
         body = encode(body_of(request, own=self.endpoint.own, tier=tier))
         return await calls.complete(
-            self._connection, PATH, body, model=request.model, timeouts=timeouts, read=_reader(request)
+            self._connection, PATH, body, model=request.model, timeouts=timeouts, watch=watch, read=_reader(request)
         )
 
-    def stream(self, request: Request, *, tier: str, timeouts: Timeouts) -> AsyncGenerator[Delta | Answer]:
+    def stream(
+        self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> AsyncGenerator[Delta | Answer]:
         """One streamed call."""
 
         def body() -> bytes:
@@ -42,7 +47,14 @@ class OpenAIChat:
 
         wire = Accumulator(choices_asked(request))
         return calls.stream(
-            self._connection, PATH, body, wire, model=request.model, timeouts=timeouts, read=_reader(request)
+            self._connection,
+            PATH,
+            body,
+            wire,
+            model=request.model,
+            timeouts=timeouts,
+            watch=watch,
+            read=_reader(request),
         )
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.chat import Answer, Choice, Delta, Outcome, Request, ToolCall, Usage
+from jobs.chat import Answer, CallPiece, Choice, Delta, Outcome, Request, ToolCall, Usage
 from jobs.errors import CallError
 from jobs.providers.answers import (
     Head,
@@ -87,14 +87,18 @@ class _Call:
     free: bool = False  # a custom tool: its input is any text
     pieces: list[str] = field(default_factory=list)
 
-    def add(self, raw: Mapping[str, Any]) -> None:
+    def add(self, raw: Mapping[str, Any]) -> CallPiece:
         """Join a fragment; id and name count once, however often they are repeated."""
+        known = self.id, self.name
         self.id = self.id or text_of(raw.get("id"))
         self.free = self.free or isinstance(raw.get("custom"), Mapping)
         self.name = self.name or text_of(_function(raw).get("name"))
-        piece = _function(raw).get("arguments") or _function(raw).get("input")
+        piece = _function(raw).get("arguments") or _function(raw).get("input") or ""
+        if not isinstance(piece, str):
+            piece = encode(piece).decode()
         if piece:
-            self.pieces.append(piece if isinstance(piece, str) else encode(piece).decode())
+            self.pieces.append(piece)
+        return CallPiece(self.slot, "" if known[0] else self.id, "" if known[1] else self.name, piece)
 
     def close(self, whole: bool) -> ToolCall:
         raw = "".join(self.pieces)
@@ -125,27 +129,30 @@ class _Part:
         text = text_of(delta.get("content"))
         refusal = text_of(delta.get("refusal"))
         reasoning = text_of(delta.get("reasoning_content") or delta.get("reasoning"))
-        for position, fragment in enumerate(listed(delta.get("tool_calls"))):
-            if isinstance(fragment, Mapping):
-                self._fragment(fragment, position)
+        calls = [
+            self._fragment(fragment, position)
+            for position, fragment in enumerate(listed(delta.get("tool_calls")))
+            if isinstance(fragment, Mapping)
+        ]
         if isinstance(delta.get("function_call"), Mapping):
             self.legacy = self.legacy or _Call()
-            self.legacy.add({"function": delta["function_call"]})
-        if not (text or refusal or reasoning):
+            piece = self.legacy.add({"function": delta["function_call"]})
+            calls += [] if self.calls else [piece]
+        if not (text or refusal or reasoning or calls):
             return None
-        for pieces, piece in ((self.text, text), (self.refusal, refusal), (self.reasoning, reasoning)):
-            if piece:
-                pieces.append(piece)
-        return Delta(text, refusal, reasoning, index)
+        for pieces, said in ((self.text, text), (self.refusal, refusal), (self.reasoning, reasoning)):
+            if said:
+                pieces.append(said)
+        return Delta(text, refusal, reasoning, index, tuple(calls))
 
-    def _fragment(self, raw: Mapping[str, Any], position: int) -> None:
+    def _fragment(self, raw: Mapping[str, Any], position: int) -> CallPiece:
         slot = raw["index"] if isinstance(raw.get("index"), int) else position
         call = self._by_slot.get(slot)
         other = call is not None and call.id and text_of(raw.get("id")) not in ("", call.id)
         if call is None or (other and _function(raw).get("name")):  # some servers give every call the index 0
-            call = self._by_slot[slot] = _Call(slot=slot)
+            call = self._by_slot[slot] = _Call(slot=slot if call is None else len(self.calls))
             self.calls.append(call)
-        call.add(raw)
+        return call.add(raw)
 
     @property
     def begun(self) -> bool:
@@ -188,7 +195,7 @@ class Accumulator:
 
     def feed(self, chunk: Any) -> list[Delta]:
         """Take in a chunk (a dict, or the SDK's own) or a whole body; the pieces to show."""
-        body = chunk if isinstance(chunk, dict) else chunk.model_dump()
+        body = chunk if isinstance(chunk, dict) else chunk.model_dump(warnings=False)
         if (usage := body.get("usage")) is not None:
             self._usage = usage_of(usage) or self._usage
         self._model = text_of(body.get("model")) or self._model

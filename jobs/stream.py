@@ -1,0 +1,147 @@
+"""The stream lane: a job is carried to its end by a task of its own, and whoever reads along may come and go."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from db import queue
+from db.ledger import Charge
+from db.queue import Claim
+from db.settle import Again, Cancelled
+from db.states import AttemptState
+from jobs.chat import OnLeave
+from jobs.context import Context
+from jobs.runner import Ended, Event, attempt, finished, request_of, save
+
+BURST_S = 0.001  # how long deltas that came at once are decoded before their readers have a turn
+
+
+class Feed:
+    """What happens to one job, in order, for any number of readers: none of them slows the writer or another reader."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._over = False
+        self._error: BaseException | None = None
+        self._bell = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """One more."""
+        self._events.append(event)
+        self._ring()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """There will be no more; `error` is raised in every reader."""
+        self._over, self._error = True, error
+        self._ring()
+
+    def _ring(self) -> None:
+        bell, self._bell = self._bell, asyncio.Event()
+        bell.set()
+
+    async def read(self) -> AsyncGenerator[Event, None]:
+        """Everything from the beginning on."""
+        at = 0
+        while True:
+            bell = self._bell
+            while at < len(self._events):
+                at += 1
+                yield self._events[at - 1]
+            if bell is not self._bell:
+                continue
+            if self._over:
+                break
+            await bell.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class Carried:
+    """A job that runs in this process; it is tried again by itself while its handling allows that."""
+
+    def __init__(self, context: Context, claim: Claim) -> None:
+        self.feed = Feed()
+        self._context = context
+        self._claim = claim
+        self._request = request_of(claim)
+        self._breathed = 0.0
+        self._task = asyncio.create_task(self._carry())
+        context.carried.add(self._task)
+        self._task.add_done_callback(context.carried.discard)
+
+    async def _carry(self) -> None:
+        try:
+            async with self._context.holding():
+                await self._attempts()
+            self.feed.end()
+        except asyncio.CancelledError:
+            self.feed.end()
+            raise
+        except Exception as error:
+            self.feed.end(error)
+
+    async def _attempts(self) -> None:
+        claim, held = self._claim, None
+        try:
+            following: Claim | None = claim
+            while following is not None:
+                claim, following, held = following, None, None
+                async with aclosing(attempt(self._context, claim, self._request, keep=True)) as events:
+                    async for event in events:
+                        held = event if isinstance(event, Ended) and isinstance(event.ending, Again) else None
+                        self.feed.put(event)
+                        await self._breathe()
+                if held is not None and isinstance(held.ending, Again):
+                    following = await self._next(claim, held.ending)
+        except asyncio.CancelledError:
+            if held is not None:  # its attempt is settled and stays as it is: only the job, which is still ours, moves
+                await finished(save(self._context, claim, replace(held, ending=Cancelled()), keep=True))
+            raise
+
+    async def _breathe(self) -> None:
+        """Let the readers hear the first word at once, and the rest of a burst while it is decoded."""
+        if (now := time.monotonic()) - self._breathed > BURST_S:
+            await asyncio.sleep(0)
+            self._breathed = now
+
+    async def _next(self, claim: Claim, again: Again) -> Claim | None:
+        """Wait, then open the next attempt; None when the job is no longer ours to go on with."""
+        await asyncio.sleep(max((again.run_after - self._context.clock.now()).total_seconds(), 0))
+        return await self._context.db(queue.again, claim, self._context.clock.now())
+
+    async def leave(self) -> None:
+        """The last reader has left: what the request says of that is done."""
+        if self._task.done():
+            return
+        match self._request.handling.on_leave:
+            case OnLeave.CANCEL:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+            case OnLeave.DRAIN:
+                await self._context.db(queue.leave, self._claim, self._context.clock.now())
+            case OnLeave.CONTINUE:
+                pass
+
+
+async def watch(context: Context, claim: Claim) -> AsyncGenerator[Event, None]:
+    """The deltas of a job that its submitter runs, and how each of its attempts ended.
+
+    Closing it early is leaving: by default the connection is closed and the attempt settled before `aclose()` returns;
+    `drain` and `continue` go on in this event loop, and `Context.settled()` waits for them.
+    """
+    carried = Carried(context, claim)
+    async with aclosing(carried.feed.read()) as events:
+        try:
+            async for event in events:
+                yield event
+        except (asyncio.CancelledError, GeneratorExit):
+            await carried.leave()
+            raise
+
+
+async def leave(context: Context, claim: Claim) -> None:
+    """Cancel a job that was claimed to be watched and never was: nothing was sent."""
+    free = Charge.free(AttemptState.CANCELLED, code="cancelled", error="its reader left before it was sent")
+    await finished(save(context, claim, Ended(claim.n, free, Cancelled()), keep=True))
