@@ -1,6 +1,7 @@
 """Open the database: SQLite in WAL mode, writers under BEGIN IMMEDIATE, files for their owner only."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,8 +59,8 @@ class Store:
 def _told(url: str) -> Iterator[None]:
     try:
         yield
-    except DBAPIError as error:
-        name = getattr(error.orig, "sqlite_errorname", "") or ""
+    except (DBAPIError, sqlite3.Error) as error:  # BEGIN goes to the driver itself
+        name = getattr(getattr(error, "orig", error), "sqlite_errorname", "") or ""
         known = {
             "SQLITE_NOTADB": "is not a SQLite database; name another file with SHUNTER_DATABASE_URL",
             "SQLITE_READONLY": "cannot be written; check the rights of the file and its folder",
@@ -112,7 +113,9 @@ def _on_connect(connection: Any, _record: Any) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if sync := options.get("sqlite_sync"):
-        connection.exec_driver_sql(f"PRAGMA synchronous={sync}")
-    connection.exec_driver_sql(f"BEGIN {options.get('sqlite_begin', '')}")
+    options, driver = connection.get_execution_options(), connection.connection
+    sync = options.get("sqlite_sync")
+    if sync and driver.info.get("sync") != sync:
+        driver.execute(f"PRAGMA synchronous={sync}")
+        driver.info["sync"] = sync
+    driver.execute(f"BEGIN {options.get('sqlite_begin', '')}")

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, insert, select
 
 from db.engine import Store
 from db.ledger import ATTEMPT, JOB
-from db.states import AttemptState, DeltaKind, JobState
+from db.states import FINAL, AttemptState, DeltaKind, JobState
 from db.tables import LoggedDelta, Result, among, table
 
 DELTA = table(LoggedDelta)
@@ -110,7 +110,7 @@ def tail(store: Store, job_id: str, attempt: int, seq: int) -> Tail | None:
             return None
         state, newest, stored_of, text, partial = head
         state = JobState(state)
-        if stored_of is not None and (not partial or stored_of == newest):
+        if stored_of is not None and (not partial or stored_of == newest or state in FINAL):
             return Tail(state, stored_of, (), text)
         where: dict[str, Any] = {"b_job_id": job_id, "b_attempt": newest, "b_seq": seq if attempt == newest else 0}
         where["b_seq"] = connection.scalar(_BEGIN, where) or 0

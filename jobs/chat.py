@@ -52,15 +52,15 @@ class Handling(BaseModel):
 
     def stored(self) -> str | None:
         """JSON of what differs from the defaults; None when nothing does."""
-        return None if self == _USUAL else self.model_dump_json(exclude_defaults=True)
+        return None if self is USUAL or self == USUAL else self.model_dump_json(exclude_defaults=True)
 
     @classmethod
     def read(cls, stored: str | None) -> "Handling":
         """What `stored` made."""
-        return _USUAL if stored is None else cls.model_validate_json(stored)
+        return USUAL if stored is None else cls.model_validate_json(stored)
 
 
-_USUAL = Handling()
+USUAL = Handling()
 
 
 class Request(BaseModel):
@@ -85,7 +85,7 @@ class Request(BaseModel):
     tags: dict[str, str] = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-1000, le=1000)
     client_key: str | None = Field(default=None, max_length=512)
-    handling: Handling = _USUAL
+    handling: Handling = USUAL
 
     @field_validator("messages")
     @classmethod

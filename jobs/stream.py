@@ -25,7 +25,7 @@ class Feed:
         self._events: list[Event] = []
         self._over = False
         self._error: BaseException | None = None
-        self._bell = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def put(self, event: Event) -> None:
         """One more."""
@@ -38,22 +38,22 @@ class Feed:
         self._ring()
 
     def _ring(self) -> None:
-        bell, self._bell = self._bell, asyncio.Event()
-        bell.set()
+        waiting, self._waiting = self._waiting, []
+        for reader in waiting:
+            if not reader.done():  # one that left is
+                reader.set_result(None)
 
     async def read(self) -> AsyncGenerator[Event, None]:
         """Everything from the beginning on."""
         at = 0
-        while True:
-            bell = self._bell
-            while at < len(self._events):
+        while at < len(self._events) or not self._over:
+            if at == len(self._events):
+                bell = asyncio.get_running_loop().create_future()
+                self._waiting.append(bell)
+                await bell
+            else:
                 at += 1
                 yield self._events[at - 1]
-            if bell is not self._bell:
-                continue
-            if self._over:
-                break
-            await bell.wait()
         if self._error is not None:
             raise self._error
 

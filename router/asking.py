@@ -1,7 +1,7 @@
 """From the words of the command line to a request; every mistake says what, where and what to do."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ import orjson
 
 from db.money import NANO
 from db.states import Lane
-from jobs.chat import Request
+from jobs.chat import LONGEST_TIMEOUT, Handling, OnCut, OnLeave, Request
 from jobs.errors import UsageError
 from router import when
 from router.decided import Wish
@@ -48,6 +48,12 @@ class Asked:
     max_cost: str | None = None
     again: bool = False
     wait: bool = False
+    on_cut: str = "keep"
+    on_leave: str = "cancel"
+    first_token_timeout: str | None = None
+    idle_timeout: str | None = None
+    timeout: str | None = None
+    markdown: bool = False
 
     def wish(self) -> Wish:
         """What was asked beside the request."""
@@ -70,6 +76,17 @@ class Asked:
             priority=self.priority,
             post_process=self.post_process,
             whole=self.whole,
+            handling=self.handling(),
+        )
+
+    def handling(self) -> Handling:
+        """How its calls are watched over."""
+        return Handling(
+            on_cut=OnCut(_one_of("--on-cut", self.on_cut, OnCut)),
+            on_leave=OnLeave(_one_of("--on-leave", self.on_leave, OnLeave)),
+            first_token=_seconds("--first-token-timeout", self.first_token_timeout),
+            idle=_seconds("--idle-timeout", self.idle_timeout),
+            total=_seconds("--timeout", self.timeout),
         )
 
     def check_file(self) -> None:
@@ -126,6 +143,21 @@ def opened(name: str) -> Iterator[BinaryIO]:
         raise UsageError(f"--file {name}: {error.strerror}") from None
     with file:
         yield file
+
+
+def _one_of(option: str, word: str, words: Iterable[str]) -> str:
+    if word not in list(words):
+        raise UsageError(f"{option} is {word!r}: it must be one of {', '.join(words)}")
+    return word
+
+
+def _seconds(option: str, words: str | None) -> float | None:
+    if words is None:
+        return None
+    seconds = when.duration(words).total_seconds()
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise UsageError(f"{option} is {words}: it must be above 0 and at most 24h")
+    return seconds
 
 
 def lane_of(word: str | None) -> Lane | None:

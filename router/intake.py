@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from jobs.chat import Request
+from jobs.chat import USUAL, Handling, Request
 from jobs.errors import UsageError
 from router.csv_rows import table
 from router.formats import KNOWN, Fields, Item, Kind, Lines, jsonl, sniff, text
@@ -37,6 +37,7 @@ class Defaults:
     priority: int = 0
     post_process: str | None = None
     whole: bool = False
+    handling: Handling = USUAL
 
 
 class Row(NamedTuple):
@@ -94,6 +95,7 @@ class Reader(Iterator[Row | Reject]):
             "tags": dict(defaults.tags),
             "priority": defaults.priority,
             "post_process": defaults.post_process,
+            "handling": defaults.handling,
             "whole": defaults.whole,
         }
         self._check_defaults()

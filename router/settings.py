@@ -22,6 +22,7 @@ _KEYS: dict[str, tuple[type, Any]] = {
     "grace_seconds": (float, 600.0),
     "poll_seconds": (float, 60.0),
     "lease_seconds": (float, 120.0),
+    "openai_api": (str, "chat"),
     "openai_batch_api": (bool, None),
     "anthropic_batch_api": (bool, None),
 }
@@ -53,7 +54,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         database_url=values["database_url"] or f"sqlite:///{folder / 'shunter.db'}",
         folder=folder / "batches",
-        endpoints=_endpoints(environ),
+        endpoints=_endpoints(environ, _openai_api(values["openai_api"])),
         model=values["model"],
         policy=Path(values["policy"]).expanduser() if values["policy"] else None,
         concurrency=values["concurrency"],
@@ -88,7 +89,14 @@ def _data_folder() -> Path:
     return platformdirs.user_data_path("shunter")
 
 
-def _endpoints(environ: Mapping[str, str]) -> dict[str, Endpoint]:
+def _openai_api(word: str) -> str:
+    if word not in ("chat", "responses"):
+        text = f"openai_api is {word!r}: it must be chat (chat completions) or responses (the Responses API)"
+        raise UsageError(text, code="bad_setting")
+    return word
+
+
+def _endpoints(environ: Mapping[str, str], openai_api: str) -> dict[str, Endpoint]:
     known = (
         ("openai", "OPENAI_API_KEY", "OPENAI_BASE_URL", OPENAI_URL),
         ("anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", ANTHROPIC_URL),
@@ -99,7 +107,8 @@ def _endpoints(environ: Mapping[str, str]) -> dict[str, Endpoint]:
             base_url = (environ.get(url) or own).rstrip("/")
             if not base_url.startswith(("http://", "https://")):
                 raise UsageError(f"{url} is {base_url!r}: write it with http:// or https://", code="bad_setting")
-            found[name] = Endpoint(name, base_url, own=base_url == own, key_env=key)
+            api = openai_api if name == "openai" else "chat"
+            found[name] = Endpoint(name, base_url, own=base_url == own, key_env=key, api=api)
     return found
 
 

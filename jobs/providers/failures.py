@@ -18,7 +18,7 @@ LOST_BY_GATEWAY = frozenset({504, 522, 523, 524})  # the gateway gave up waiting
 NO_MONEY = re.compile(r"insufficient_quota|credit_balance|spend_limit|usage_limit_exceeded|billing_error")
 LATER = re.compile(r"overloaded|rate_limit|slow_down|service_unavailable|server_error|api_error|timeout")
 NEVER = re.compile(
-    r"invalid_|_not_found|not_found_error|context_length|authentication|permission|too_large|unsupported|missing_"
+    r"invalid_|_not_found|not_found_error|context_length|authentication|permission|too_large|unsupported|missing_|policy"
 )
 NOT_SENT = (
     httpx2.ConnectError,

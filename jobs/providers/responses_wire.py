@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.chat import Answer, Choice, Delta, Outcome, ToolCall, Usage
+from jobs.chat import Answer, Choice, Delta, Outcome, Usage
 from jobs.errors import CallError
 from jobs.providers.answers import (
     Head,
@@ -19,10 +18,10 @@ from jobs.providers.answers import (
     outcome_of,
     start_of,
     text_of,
-    tool_call,
 )
 from jobs.providers.failures import Told
 from jobs.providers.openai_wire import usage_of
+from jobs.providers.responses_items import CALLS, CallItem, Slots, raw_of
 
 ENDS = ("completed", "incomplete", "failed", "cancelled")
 REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -30,71 +29,11 @@ REASONING = ("reasoning_text", "reasoning_summary_text")
 WORDS = {"output_text": "text", "refusal": "refusal", **dict.fromkeys(REASONING, "reasoning")}  # to a Delta's field
 KINDS = ("text", "refusal", "reasoning")
 INPUTS = {"function_call_arguments": "arguments", "custom_tool_call_input": "input"}
-CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 SUMMARY, CONTENT, REST = range(3)  # the lists of an item, in the answer's order; then what no event gave a place
 
 Place = tuple[int, int, int]  # output index, list, index in it
 FRONT: Place = (-1, SUMMARY, 0)
 BACK: Place = (sys.maxsize, REST, 0)
-
-
-@dataclass(slots=True)
-class _Call:
-    item_id: str = ""
-    call_id: str = ""
-    name: str = ""
-    free: bool = False  # a custom tool: its input is any text
-    opening: str = ""  # what its item began with; the pieces may repeat it
-    pieces: list[str] = field(default_factory=list)
-    whole: str = ""  # as its end says it
-
-    def learn(self, item: Mapping[str, Any], *, done: bool) -> None:
-        """Take in the call's item, as it begins or as it ended."""
-        kind = text_of(item.get("type"))
-        self.free = self.free or kind == "custom_tool_call"
-        self.item_id = self.item_id or text_of(item.get("id"))
-        self.call_id = self.call_id or text_of(item.get("call_id"))
-        self.name = self.name or text_of(item.get("name"))
-        given = _raw(item.get(CALLS[kind]))
-        if done:
-            self.whole = given or self.whole
-        else:
-            self.opening = given
-
-    def close(self, whole: bool) -> ToolCall:
-        raw, identity = self.whole or "".join(self.pieces) or self.opening, self.call_id or self.item_id
-        return (
-            ToolCall(identity, self.name, raw, raw) if self.free else tool_call(identity, self.name, raw, whole=whole)
-        )
-
-
-class _Slots:
-    """Which output item an event is about: servers leave out or repeat an index, and change an id under way."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, int] = {}
-        self._owners: dict[int, str] = {}
-        self._last = 0
-
-    def opened(self, index: Any, identity: str) -> int:
-        """A new item's: its index, unless that is another item's."""
-        mine = type(index) is int and self._owners.get(index, "") in ("", identity)
-        return self._take(index if mine else self._free(), identity)
-
-    def of(self, index: Any, identity: str) -> int:
-        """By the id; else by the index; else the item that was last spoken of."""
-        behind = self._free() if identity else self._last
-        return self._take(index if type(index) is int else behind, identity)
-
-    def _free(self) -> int:
-        return max(self._owners, default=-1) + 1
-
-    def _take(self, slot: int, identity: str) -> int:
-        self._last = slot = self._of.get(identity, slot)
-        self._owners[slot] = self._owners.get(slot) or identity
-        if identity:
-            self._of[identity] = slot
-        return slot
 
 
 class Accumulator:
@@ -103,9 +42,9 @@ class Accumulator:
     def __init__(self) -> None:
         self.head = Head()
         self.over = False  # the terminal event was seen
-        self._slots = _Slots()
+        self._slots = Slots()
         self._pieces: dict[tuple[str, Place], list[str]] = {}
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, CallItem] = {}
         self._usage: Usage | None = None
         self._model: str | None = None
         self._tier: str | None = None
@@ -134,7 +73,7 @@ class Accumulator:
         if name in WORDS and step in ("delta", "done"):
             return self._words(name, body, done=step == "done")
         if name in INPUTS and step in ("delta", "done"):
-            self._input(INPUTS[name], body, done=step == "done")
+            return self._input(INPUTS[name], body, done=step == "done")
         return []
 
     def feed_response(self, response: Mapping[str, Any]) -> None:
@@ -181,8 +120,8 @@ class Accumulator:
         find = self._slots.of if done else self._slots.opened
         slot = find(body.get("output_index"), text_of(item.get("id")))
         if text_of(item.get("type")) in CALLS:
-            self._calls.setdefault(slot, _Call()).learn(item, done=done)
-        elif done:  # before that its words come in events of their own
+            return self._call(slot).learn(item, done=done)
+        if done:  # before that its words come in events of their own
             words = list(_words_of(item))
             return [delta for kind in KINDS for delta in self._missed(kind, words, slot)]
         return []
@@ -199,30 +138,31 @@ class Accumulator:
         missed = text.startswith(came) and (kind, (slot, REST, 0)) not in self._pieces
         return self._add(kind, place, text[len(came) :] if missed else "")
 
-    def _input(self, name: str, body: Mapping[str, Any], *, done: bool) -> None:
+    def _call(self, slot: int) -> CallItem:
+        return self._calls.setdefault(slot, CallItem(len(self._calls)))
+
+    def _input(self, name: str, body: Mapping[str, Any], *, done: bool) -> list[Delta]:
         slot = self._slots.of(body.get("output_index"), text_of(body.get("item_id")))
-        call = self._calls.setdefault(slot, _Call())
+        call = self._call(slot)
         call.free = call.free or name == "input"
-        if done:
-            call.name = call.name or text_of(body.get("name"))
-            call.whole = _raw(body.get(name)) or call.whole
-        else:
-            call.pieces.append(_raw(body.get("delta")))
+        return (
+            call.end(text_of(body.get("name")), raw_of(body.get(name))) if done else call.add(raw_of(body.get("delta")))
+        )
 
     def _output(self, output: list[Any]) -> list[Delta]:
         """What the whole response holds and no event brought; its ids and indexes may be others than the events'."""
         items = [item for item in output if isinstance(item, Mapping)]
-        left = [call for _, call in sorted(self._calls.items())]
+        left, deltas = [call for _, call in sorted(self._calls.items())], []
         for item in items:
             if text_of(item.get("type")) in CALLS:
                 same = [call for call in left if call.call_id == text_of(item.get("call_id"))]
                 call = next(iter(same or [call for call in left if not call.call_id]), None)
                 if call is None:
-                    call = self._calls.setdefault(self._slots.opened(None, ""), _Call())
+                    call = self._call(self._slots.opened(None, ""))
                 left = [each for each in left if each is not call]
-                call.learn(item, done=True)
+                deltas += call.learn(item, done=True)
         words = [said for item in items for said in _words_of(item)]
-        return [delta for kind in KINDS for delta in self._missed(kind, words)]
+        return [*(delta for kind in KINDS for delta in self._missed(kind, words)), *deltas]
 
     def _missed(self, kind: str, words: list[tuple[str, str]], slot: int | None = None) -> list[Delta]:
         """What a whole item, or the whole output, has before or behind that which came."""
@@ -270,11 +210,6 @@ def _words_of(item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(part, Mapping):
             refused = part.get("type") == "refusal"
             yield "refusal" if refused else str(kind), text_of(part.get("refusal" if refused else "text"))
-
-
-def _raw(value: Any) -> str:
-    """Arguments as text; some servers send the object itself."""
-    return encode(value).decode() if isinstance(value, Mapping) else text_of(value)
 
 
 def _mapping(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:

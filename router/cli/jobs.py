@@ -46,6 +46,10 @@ def list_(
 @app.command("show")
 def show_(
     job: Annotated[str, typer.Argument(metavar="ID", help="A job: its id, the beginning of it, or its client key.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Show the answer as it comes, from the beginning.")] = False,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="POSITION", help="Follow from where another --follow was left.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """One job: its answer, why it took its lane, and what each attempt cost.
@@ -53,6 +57,8 @@ def show_(
     Examples:
 
       shunter jobs show 06a3 --json
+
+      shunter jobs show 06a3 --follow
     """
     from contextlib import closing
 
@@ -61,6 +67,10 @@ def show_(
     from router.opening import open_store
 
     with closing(open_store()) as store:
+        if follow or after:
+            from router.following import follow_job
+
+            raise typer.Exit(follow_job(store, _find(store, job), after, json=json))
         view = lookup.job(store, _find(store, job))
     assert view is not None
     show.data(view) if json else show.job(view)

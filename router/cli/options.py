@@ -58,4 +58,29 @@ Lane = Annotated[
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", help="The most a request may cost, in USD.", rich_help_panel=_ROUTE)
 ]
+_WATCHED = "How its calls are watched over"
+OnCut = Annotated[
+    str,
+    typer.Option("--on-cut", help="A stream that breaks: keep what came, or restart it.", rich_help_panel=_WATCHED),
+]
+OnLeave = Annotated[
+    str,
+    typer.Option(
+        "--on-leave",
+        help="You leave a stream: cancel it, drain it for the true bill, or continue it.",
+        rich_help_panel=_WATCHED,
+    ),
+]
+FirstToken = Annotated[
+    str | None,
+    typer.Option("--first-token-timeout", help="Wait so long for the first token: 30s.", rich_help_panel=_WATCHED),
+]
+Idle = Annotated[
+    str | None,
+    typer.Option("--idle-timeout", help="Wait so long between two deltas: 20s.", rich_help_panel=_WATCHED),
+]
+Total = Annotated[
+    str | None, typer.Option("--timeout", help="A call may take so long in all: 5m.", rich_help_panel=_WATCHED)
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Show the answer as Markdown in a terminal.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]

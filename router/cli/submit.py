@@ -25,6 +25,12 @@ def submit(
     key: o.Key = None,
     lane: o.Lane = None,
     max_cost: o.MaxCost = None,
+    on_cut: o.OnCut = "keep",
+    on_leave: o.OnLeave = "cancel",
+    first_token_timeout: o.FirstToken = None,
+    idle_timeout: o.Idle = None,
+    timeout: o.Total = None,
+    markdown: o.Markdown = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answers.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Run what was submitted before as new jobs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; send and keep nothing.")] = False,
@@ -47,7 +53,8 @@ def submit(
     from router.submitting import submit_file, submit_prompt
 
     asked = Asked(prompt, file, kind, model, system, schema, tuple(tool or ()), max_tokens, post_process, whole,
-                  interactive, deadline, priority, tuple(tag or ()), key, lane, max_cost, again, wait)  # fmt: skip
+                  interactive, deadline, priority, tuple(tag or ()), key, lane, max_cost, again, wait, on_cut,
+                  on_leave, first_token_timeout, idle_timeout, timeout, markdown)  # fmt: skip
     how = explain if dry_run else submit_prompt if file is None else submit_file
     raise typer.Exit(how(asked, json=json))
 
@@ -70,6 +77,11 @@ def explain(
     key: o.Key = None,
     lane: o.Lane = None,
     max_cost: o.MaxCost = None,
+    on_cut: o.OnCut = "keep",
+    on_leave: o.OnLeave = "cancel",
+    first_token_timeout: o.FirstToken = None,
+    idle_timeout: o.Idle = None,
+    timeout: o.Total = None,
     json: o.Json = False,
 ) -> None:
     """Explain how a request would go and what each other road would cost; sends and keeps nothing.
@@ -84,5 +96,6 @@ def explain(
     from router.explaining import explain
 
     asked = Asked(prompt, file, kind, model, system, schema, tuple(tool or ()), max_tokens, post_process, whole,
-                  interactive, deadline, priority, tuple(tag or ()), key, lane, max_cost)  # fmt: skip
+                  interactive, deadline, priority, tuple(tag or ()), key, lane, max_cost, False, False, on_cut,
+                  on_leave, first_token_timeout, idle_timeout, timeout)  # fmt: skip
     raise typer.Exit(explain(asked, json=json))
