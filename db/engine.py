@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ class Store:
     def __init__(self, url: str, engine: Engine, path: Path | None) -> None:
         self.url = url
         self.path = path
+        self.turn = threading.Lock()  # writers of one process queue here: SQLite itself would let them sleep and starve
         self._engine = engine
         self._writer = engine.execution_options(sqlite_begin="IMMEDIATE", sqlite_sync="NORMAL")
         # What stops a second bill must survive a power cut, not only a killed process.
@@ -38,7 +40,7 @@ class Store:
     @contextmanager
     def write(self, *, durable: bool = False) -> Iterator[Connection]:
         """The one writer until the block ends; `durable` syncs the disk before it returns."""
-        with _told(self.url), (self._durable if durable else self._writer).begin() as connection:
+        with self.turn, _told(self.url), (self._durable if durable else self._writer).begin() as connection:
             yield connection
 
     def raw(self) -> PoolProxiedConnection:

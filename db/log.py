@@ -61,6 +61,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._raw = store.raw()
+        self._turn = store.turn
         compiled = _APPEND.compile(dialect=store.dialect)
         self._statement = str(compiled)
         self._names = [name.removeprefix("b_") for name in compiled.positiontup or ()]
@@ -68,14 +69,15 @@ class Writer:
     def append(self, pieces: Iterable[Piece]) -> None:
         """Write pieces of attempts that are open; those of settled ones are dropped, since their words are stored."""
         rows = [tuple(getattr(piece, name, AttemptState.SENT.value) for name in self._names) for piece in pieces]
-        cursor = self._raw.cursor()
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-            cursor.executemany(self._statement, rows)
-            cursor.execute("COMMIT")
-        finally:
-            self._raw.rollback()  # nothing is left of a failed write; after a commit it does nothing
-            cursor.close()
+        with self._turn:
+            cursor = self._raw.cursor()
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                cursor.executemany(self._statement, rows)
+                cursor.execute("COMMIT")
+            finally:
+                self._raw.rollback()  # nothing is left of a failed write; after a commit it does nothing
+                cursor.close()
 
     def close(self) -> None:
         """Give the connection back."""

@@ -1,6 +1,7 @@
 """What whoever runs jobs works with: the store, the providers, the clock and the settings, as values."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class Context:
     def _once(self, kind: str, name: str, make: Callable[[Endpoint], T]) -> T:
         if (kind, name) not in self._open:
             self._open[kind, name] = make(self.endpoint(name))
+            # Modules and price lists stay for good: a collector that walks them halts every stream for 0.1 s.
+            gc.freeze()
         return self._open[kind, name]  # type: ignore[no-any-return]
 
     def until(self) -> datetime:

@@ -141,11 +141,27 @@ def _attempts(view: View, now: datetime) -> "Table":
 
 
 def _note(attempt: View, above: View | None) -> str:
-    """What may have been billed, and the error; in a word where it stands above the table already."""
+    """How a stream came, what may have been billed, and the error; in a word where it stands above the table."""
     risk = f"may have cost up to {money(attempt['at_risk_usd'])}" if attempt["at_risk_usd"] else ""
     error = attempt["error"] or {"message": ""}
     said = error["code"] if attempt["error"] == above and above else error["message"]
-    return "; ".join(note for note in (risk, said) if note)
+    ended = "" if attempt["error"] or attempt["outcome"] in (None, "complete") else attempt["outcome"]
+    return "; ".join(note for note in (ended, risk, said, _pace(attempt)) if note)
+
+
+def _pace(attempt: View) -> str:
+    """The first token and the gaps between deltas of a stream, and what its connection took where it was new."""
+    if attempt["first_token_ms"] is None:
+        return ""
+    parts = [f"first token {span(attempt['first_token_ms'] / 1000)}"]
+    if attempt["connect_ms"] is not None:
+        parts.append(f"connect {span(attempt['connect_ms'] / 1000)}")
+    gaps = attempt["gap_ms"]
+    if gaps and gaps["max"] is not None:
+        parts.append("gaps " + ", ".join(f"{name} {span(value / 1000)}" for name, value in gaps.items()))
+    if attempt["tokens_per_second"]:
+        parts.append(f"{attempt['tokens_per_second']:,.0f} tokens/s")
+    return ", ".join(parts)
 
 
 def _answer(out: "Console", view: View) -> None:
