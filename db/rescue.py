@@ -12,6 +12,7 @@ from db.settle import KEEP, NO_LEASE, Text, row_of
 from db.states import AttemptState, DeltaKind, JobState, Lane
 from db.tables import among
 
+_GONE = "its process ended before the answer"
 _LONGEST_CALL = timedelta(hours=1)  # four times what a call may take by default
 
 
@@ -32,7 +33,7 @@ def rescue(store: Store, now: datetime, tries: int) -> int:
         lost = connection.execute(select(JOB.c.id, JOB.c.attempts).where(expired)).all()
         orphans = select(ATTEMPT.c.job_id, ATTEMPT.c.n).join(JOB, JOB.c.id == ATTEMPT.c.job_id).where(unheld)
         gone = [*lost, *connection.execute(orphans)]
-        charge = Charge(AttemptState.UNKNOWN, error_code="owner_died", error="its process ended before the answer")
+        charge = Charge(AttemptState.UNKNOWN, outcome="cut", error_code="owner_died", error=_GONE)
         ledger.close(connection, [Settled(job_id, n, charge) for job_id, n in gone], now)
         _keep_words(connection, [(job_id, n) for job_id, n in gone], now)
         again = and_(JOB.c.interactive.is_(False), JOB.c.attempts < tries)

@@ -1,7 +1,7 @@
 """Run one attempt at a job in its lane, and settle what it cost whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -118,15 +118,16 @@ async def save(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> E
     return ended
 
 
-async def _call(this: _Try) -> AsyncGenerator[Delta | Answer, None]:
-    context, claim = this.context, this.claim
-    provider = context.provider(claim.provider)
-    how: dict[str, Any] = {"tier": claim.tier, "timeouts": _timeouts(this), "watch": this.stopwatch}
-    if claim.lane == Lane.STREAM:
-        async for piece in provider.stream(this.request, **how):
-            yield piece
-    else:
-        yield await provider.complete(this.request, **how)
+def _call(this: _Try) -> AsyncGenerator[Delta | Answer, None]:
+    provider = this.context.provider(this.claim.provider)
+    how: dict[str, Any] = {"tier": this.claim.tier, "timeouts": _timeouts(this), "watch": this.stopwatch}
+    if this.claim.lane == Lane.STREAM:
+        return provider.stream(this.request, **how)
+    return _once(provider.complete(this.request, **how))
+
+
+async def _once(answer: Awaitable[Answer]) -> AsyncGenerator[Delta | Answer, None]:
+    yield await answer
 
 
 def _timeouts(this: _Try) -> Timeouts:

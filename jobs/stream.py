@@ -11,7 +11,7 @@ from db.ledger import Charge
 from db.queue import Claim
 from db.settle import Again, Cancelled
 from db.states import AttemptState
-from jobs.chat import OnLeave
+from jobs.chat import OnLeave, Outcome
 from jobs.context import Context
 from jobs.runner import Ended, Event, attempt, finished, request_of, save
 
@@ -144,4 +144,5 @@ async def watch(context: Context, claim: Claim) -> AsyncGenerator[Event, None]:
 async def leave(context: Context, claim: Claim) -> None:
     """Cancel a job that was claimed to be watched and never was: nothing was sent."""
     free = Charge.free(AttemptState.CANCELLED, code="cancelled", error="its reader left before it was sent")
-    await finished(save(context, claim, Ended(claim.n, free, Cancelled()), keep=True))
+    charge = replace(free, outcome=Outcome.CANCELLED.value)
+    await finished(save(context, claim, Ended(claim.n, charge, Cancelled()), keep=True))

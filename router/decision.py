@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from json import dumps
 from typing import Any, NamedTuple
+
+import orjson
 
 from db.money import usd
 from db.states import Lane, Tier
@@ -130,7 +131,7 @@ class Decision:
     def id(self) -> str:
         """A hash of the content: equal decisions have one id."""
         content = [self.json(), self.input_tokens, self.policy]
-        return sha256(dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:24]
+        return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
 
     def json(self) -> dict[str, Any]:
         """The decision in its documented JSON form."""

@@ -1,6 +1,6 @@
 """Provider and BatchProvider: two small protocols; PROVIDERS makes one on demand."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -48,7 +48,7 @@ class Provider(Protocol):
 
     def stream(
         self, request: Request, *, tier: str, timeouts: Timeouts, watch: Stopwatch | None = None
-    ) -> AsyncIterator[Delta | Answer]:
+    ) -> AsyncGenerator[Delta | Answer, None]:
         """Deltas as they come, then exactly one Answer that says how the stream ended and holds all that came.
 
         CallError only before the first delta. Closing the iterator closes the connection at once.
