@@ -35,7 +35,7 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No key, base URL, config or data folder of this machine, in this process or in those that it starts."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "SHUNTER_CONFIG",
-                 "SHUNTER_MODEL", "SHUNTER_POLICY", "SHUNTER_DATABASE_URL"):  # fmt: skip
+                 "SHUNTER_MODEL", "SHUNTER_POLICY", "SHUNTER_DATABASE_URL", "SHUNTER_OPENAI_API"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
