@@ -1,5 +1,6 @@
 """The log of deltas: answers that are still coming, in order, for readers who join late, leave and come back."""
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -66,8 +67,11 @@ class Writer:
         self._statement = str(compiled)
         self._names = [name.removeprefix("b_") for name in compiled.positiontup or ()]
 
-    def append(self, pieces: Iterable[Piece]) -> None:
-        """Write pieces of attempts that are open; those of settled ones are dropped, since their words are stored."""
+    def append(self, pieces: Iterable[Piece]) -> bool:
+        """Write pieces of attempts that are open; those of settled ones are dropped, since their words are stored.
+
+        False when the database was busy or full, so that the same is to be written later.
+        """
         rows = [tuple(getattr(piece, name, AttemptState.SENT.value) for name in self._names) for piece in pieces]
         with self._turn:
             cursor = self._raw.cursor()
@@ -75,9 +79,12 @@ class Writer:
                 cursor.execute("BEGIN IMMEDIATE")
                 cursor.executemany(self._statement, rows)
                 cursor.execute("COMMIT")
+            except sqlite3.OperationalError:
+                return False
             finally:
                 self._raw.rollback()  # nothing is left of a failed write; after a commit it does nothing
                 cursor.close()
+        return True
 
     def close(self) -> None:
         """Give the connection back."""

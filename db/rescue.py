@@ -58,7 +58,7 @@ def _keep_words(connection: Connection, attempts: Sequence[tuple[str, int]], now
         heard = log.heard(connection, job_id, n)
         if not heard:
             continue
-        choices = [heard.get((choice, DeltaKind.TEXT), "") for choice in range(max(c for c, _ in heard) + 1)]
+        choices = [heard.get((choice, DeltaKind.TEXT), "") for choice in sorted({0} | {choice for choice, _ in heard})]
         many = [{"text": text, "finish_reason": None, "tool_calls": None} for text in choices]
         refusal = heard.get((0, DeltaKind.REFUSAL))
         text = Text(choices[0], refusal=refusal, choices=many if len(many) > 1 else None, partial=True)

@@ -97,7 +97,7 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
     with store.write() as connection:
         ledger.close(connection, [Settled(one.job_id, one.n, one.charge) for one in settlements], now)
         texts = [row_of(one.job_id, one.n, one.ending.result, isinstance(one.ending, Succeeded), now)
-                 for one in settlements if one.ending.result]  # fmt: skip
+                 for one in settlements if one.ending.result and _says(one.ending.result)]  # fmt: skip
         if texts:
             connection.execute(KEEP, texts)
         log.prune(connection, [(one.job_id, one.n) for one in settlements if one.logged])
@@ -105,6 +105,10 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
             moves = [_move(one, now) for one in settlements if type(one.ending) is kind]
             if moves:
                 connection.execute(statement, moves)
+
+
+def _says(text: Text) -> bool:
+    return bool(not text.partial or text.text or text.refusal or text.tool_calls or text.choices)
 
 
 def row_of(job_id: str, n: int, text: Text, final: bool, now: datetime) -> dict[str, Any]:

@@ -116,6 +116,7 @@ class Context:
 
     async def stop(self) -> None:
         """Cancel every job that runs here, whatever it says of leaving; they are settled."""
+        await asyncio.sleep(0)  # a task that is cancelled before its first step does nothing at all
         for task in self.carried:
             task.cancel()
         await self.settled()

@@ -45,4 +45,4 @@ class Heard:
 
     def choices(self) -> tuple[Choice, ...]:
         """What was heard; one empty choice when it was nothing."""
-        return tuple(self._said[index].choice() for index in range(max(self._said, default=0) + 1))
+        return tuple(said.choice() for _, said in sorted(self._said.items())) or (Choice(),)

@@ -55,24 +55,25 @@ class Log:
     def _run(self) -> None:
         writer = Writer(self._store)
         try:
-            while entries := self._next():
+            while (entries := self._next()) is not None:
                 self._unwritten += [piece for entry in entries for piece in entry.take()]
-                with suppress(Exception):  # a busy or a full database: they are tried again with the next ones
-                    writer.append(self._unwritten)
-                    self._unwritten = []
+                with suppress(Exception):  # what can never be written must not end the log of all others
+                    if not writer.append(self._unwritten):
+                        continue
+                self._unwritten = []
         finally:
             writer.close()
 
-    def _next(self) -> "list[Entry]":
+    def _next(self) -> "list[Entry] | None":
         """Who has something to write, a moment after the first of them; nobody when it is time to go home."""
         with self._lock:
-            self._lock.wait_for(lambda: self._waiting or self._closed, IDLE_S)
+            self._lock.wait_for(lambda: self._waiting or self._closed, EVERY_S if self._unwritten else IDLE_S)
             if self._waiting and not self._closed:
                 self._lock.wait_for(lambda: self._closed, EVERY_S)
             entries, self._waiting = self._waiting, []
-            if not entries or self._closed:
+            if not (entries or self._unwritten) or self._closed:
                 self._thread = None
-                return []
+                return None
             return entries
 
 
@@ -98,12 +99,17 @@ class Entry:
         """What came since the last time, joined where it is of one kind and choice."""
         self._due = False  # first: a delta that comes from now on wakes the writer again
         said: list[tuple[tuple[int, str], str]] = []
-        while self._deltas:
-            delta = self._deltas.popleft()
+        while (delta := self._first()) is not None:
             parts = (("reasoning", delta.reasoning), ("text", delta.text), ("refusal", delta.refusal))
             said += [((delta.choice, kind), text) for kind, text in parts if text]
         runs = groupby(said, key=lambda one: one[0])
         return [self._piece(choice, kind, "".join(text for _, text in run)) for (choice, kind), run in runs]
+
+    def _first(self) -> Delta | None:
+        try:
+            return self._deltas.popleft()
+        except IndexError:  # the attempt may end, and empty it, between any two steps
+            return None
 
     def close(self) -> None:
         """Drop what waits: the words are stored with the attempt."""

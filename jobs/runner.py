@@ -17,7 +17,7 @@ from jobs import outcome, postprocess, risk
 from jobs.chat import Answer, Delta, Handling, Outcome, Request
 from jobs.clock import Stopwatch
 from jobs.context import Context
-from jobs.errors import CallError
+from jobs.errors import CallError, Permanent
 from jobs.heard import Heard
 from jobs.providers import Timeouts
 
@@ -88,8 +88,10 @@ async def attempt(context: Context, claim: Claim, request: Request, *, keep: boo
                     yield piece
         except CallError as error:
             this.error = error
-        ended = _ended(this)
-        ended = replace(ended, ending=await postprocess.apply(ended.ending, request.post_process))
+        except Exception as error:  # a mistake of ours must not end the worker, nor leave the job to nobody
+            this.error = Permanent(f"{type(error).__name__}: {error}", code="internal_error", maybe_billed=True)
+        came = _ended(this)
+        ended = replace(came, ending=await postprocess.apply(came.ending, request.post_process))
     finally:
         log.close()
         settled = await finished(save(context, claim, ended or _broken_off(this), keep=keep))

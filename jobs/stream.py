@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from db import queue
@@ -67,6 +67,7 @@ class Carried:
         self._claim = claim
         self._request = request_of(claim)
         self._breathed = 0.0
+        self._left = asyncio.Event()
         self._task = asyncio.create_task(self._carry())
         context.carried.add(self._task)
         self._task.add_done_callback(context.carried.discard)
@@ -96,8 +97,7 @@ class Carried:
                 if held is not None and isinstance(held.ending, Again):
                     following = await self._next(claim, held.ending)
         except asyncio.CancelledError:
-            if held is not None:  # its attempt is settled and stays as it is: only the job, which is still ours, moves
-                await finished(save(self._context, claim, replace(held, ending=Cancelled()), keep=True))
+            await finished(self._context.db(queue.leave, claim, self._context.clock.now()))  # where it is still ours
             raise
 
     async def _breathe(self) -> None:
@@ -108,8 +108,19 @@ class Carried:
 
     async def _next(self, claim: Claim, again: Again) -> Claim | None:
         """Wait, then open the next attempt; None when the job is no longer ours to go on with."""
-        await asyncio.sleep(max((again.run_after - self._context.clock.now()).total_seconds(), 0))
-        return await self._context.db(queue.again, claim, self._context.clock.now())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max((again.run_after - self._context.clock.now()).total_seconds(), 0)):
+                await self._left.wait()
+        opening = asyncio.ensure_future(self._context.db(queue.again, claim, self._context.clock.now()))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await finished(self._undo(opening))
+            raise
+
+    async def _undo(self, opening: "asyncio.Future[Claim | None]") -> None:
+        if (opened := await opening) is not None:
+            await leave(self._context, opened)
 
     async def leave(self) -> None:
         """The last reader has left: what the request says of that is done."""
@@ -121,6 +132,7 @@ class Carried:
                 await asyncio.wait({self._task})
             case OnLeave.DRAIN:
                 await self._context.db(queue.leave, self._claim, self._context.clock.now())
+                self._left.set()
             case OnLeave.CONTINUE:
                 pass
 

@@ -22,7 +22,7 @@ from jobs.chat import Request, Usage
 from jobs.clock import Clock
 from jobs.context import Context
 from jobs.errors import CallError, UsageError
-from jobs.runner import Event
+from jobs.runner import Event, finished
 from router import estimate, settings
 from router.decided import Decided, Started, Wish, row_of
 from router.decision import Decision, Facts
@@ -135,7 +135,12 @@ class Router:
         """
         if not request.interactive:
             await self.learn(provider_of(request.model, self.settings.endpoints))
-        started = await asyncio.to_thread(self.start, request, wish or Wish())
+        starting = asyncio.ensure_future(asyncio.to_thread(self.start, request, wish or Wish()))
+        try:
+            started = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await finished(self._undo(starting))
+            raise
         context = self.context()
         try:
             yield started
@@ -148,6 +153,10 @@ class Router:
         async with aclosing(stream.watch(context, started.claim)) as events:
             async for event in events:
                 yield event
+
+    async def _undo(self, starting: "asyncio.Future[Started]") -> None:
+        if (claim := (await starting).claim) is not None:
+            await stream.leave(self.context(), claim)
 
     def start(self, request: Request, wish: Wish) -> Started:
         """Decide and record one request: leased to this process when it runs at once, else queued."""

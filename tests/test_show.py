@@ -38,7 +38,8 @@ JOB = {
     "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}, "text": "word " * 50 + "\x1b]0;owned\x07",
     "refusal": None, "tool_calls": None, "truncated": True, "partial": False, "output": None, "decision": DECISION,
     "attempts": [
-        {"n": 1, "state": "unknown", "lane": "batch", "tier": "default", "sent_at": AT, "total_ms": None, "first_token_ms": None, "outcome": None,
+        {"n": 1, "state": "unknown", "lane": "batch", "tier": "default", "sent_at": AT, "total_ms": None,
+         "first_token_ms": None, "outcome": None,
          "tokens": None,
          "cost_usd": None, "at_risk_usd": "0.01", "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}},
     ],

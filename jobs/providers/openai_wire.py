@@ -22,6 +22,7 @@ from jobs.providers.answers import (
     tool_call,
 )
 
+MOST_CHOICES = 1024  # eight times what OpenAI gives; an index beyond is none
 REASONING = re.compile(r"(.*/)?(o\d|gpt-[5-9])")
 NOT_THE_USERS = ("stream", "stream_options", "service_tier")  # the lane and the tier say these
 
@@ -210,7 +211,8 @@ class Accumulator:
         delta, reason = raw.get("delta") or raw.get("message"), raw.get("finish_reason")
         if not delta and not reason and position not in self._parts:
             return None  # the one empty choice of some usage chunks
-        index = raw["index"] if isinstance(raw.get("index"), int) else position
+        given = raw.get("index")
+        index = given if isinstance(given, int) and 0 <= given < MOST_CHOICES else position
         part = self._parts.get(index)
         if part is None:
             part = self._parts[index] = _Part()
