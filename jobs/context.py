@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Context:
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
     carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
     _open: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _making: threading.Lock = field(default_factory=threading.Lock)
     _holders: list[None] = field(default_factory=list)
     _renewing: "list[asyncio.Task[None]]" = field(default_factory=list)
 
@@ -58,6 +60,11 @@ class Context:
         """The provider of calls, made on first use."""
         return self._once("call", name, PROVIDERS[name])
 
+    async def load(self, name: str) -> None:
+        """Make the provider of calls ready: importing its SDK takes half a second, which is no event loop's."""
+        if ("call", name) not in self._open:
+            await asyncio.to_thread(self.provider, name)
+
     def batch_provider(self, name: str) -> BatchProvider:
         """The provider of batches, made on first use."""
         return self._once("batch", name, self._patient)
@@ -69,10 +76,11 @@ class Context:
         return provider
 
     def _once(self, kind: str, name: str, make: Callable[[Endpoint], T]) -> T:
-        if (kind, name) not in self._open:
-            self._open[kind, name] = make(self.endpoint(name))
-            # Modules and price lists stay for good: a collector that walks them halts every stream for 0.1 s.
-            gc.freeze()
+        with self._making:
+            if (kind, name) not in self._open:
+                self._open[kind, name] = make(self.endpoint(name))
+                # Modules and price lists stay for good: a collector that walks them halts every stream for 0.1 s.
+                gc.freeze()
         return self._open[kind, name]  # type: ignore[no-any-return]
 
     def until(self) -> datetime:

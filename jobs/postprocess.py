@@ -9,6 +9,7 @@ from dataclasses import replace
 from db.settle import Ending, Failed, Succeeded, Text
 
 _LIMIT_S = 300.0
+_GONE_S = 1.0
 _SAID = 500  # characters of what it said on stderr that an error repeats
 
 
@@ -36,7 +37,9 @@ async def _run(command: str, text: str) -> tuple[int | str, str, str]:
     except (TimeoutError, asyncio.CancelledError) as error:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        with suppress(TimeoutError):  # its pipes end with it, but for those that somebody took to a group of their own
+            async with asyncio.timeout(_GONE_S):
+                await process.communicate()
         if isinstance(error, asyncio.CancelledError):
             raise
         return f"a time-out after {_LIMIT_S:.0f} s", "", ""

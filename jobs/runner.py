@@ -77,6 +77,7 @@ async def attempt(context: Context, claim: Claim, request: Request, *, keep: boo
     ended: Ended | None = None
     try:
         try:
+            await context.load(claim.provider)
             async with aclosing(_call(this)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Answer):

@@ -2,150 +2,44 @@
 
 import asyncio
 import contextlib
-import sys
 from collections import Counter
-from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 from db import lookup
-from db.settle import Again
-from db.states import JobState
 from jobs import live
-from jobs.chat import Delta
-from jobs.runner import Ended
+from jobs.chat import Request
 from router import bulk, show, telling
 from router.asking import Asked, opened
 from router.bulk import Summary
-from router.decided import Started
 from router.dispatch import Router
 from router.intake import Rejects
+from router.reading import DONE, INTERRUPTED, Reader
 from router.settings import provider_of
-from router.terminal import clean
+from router.voices import Json, Voice, Words
+from router.waiting import until_final
 
-DONE, FAILED, WRONG, SOME_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
-
-# Errors that the one who asked can put right: another key, model or request.
-_THEIRS = ("no_key", "model_not_found", "not_found", "invalid_", "authentication", "permission", "unsupported", "401",
-           "403", "404")  # fmt: skip
-_QUIET_S = 60.0  # without any move, before --wait says that no worker seems to run
+SOME_FAILED = 4
 
 
 # ---- one prompt ----
 
 
 def submit_prompt(asked: Asked, *, json: bool) -> int:
-    """Submit one prompt: its answer on stdout where somebody waits for it, else its id."""
-    voice = _Json() if json else _Words()
-    try:
-        return asyncio.run(_submit_prompt(Router(), asked, voice))
-    except KeyboardInterrupt:
-        known = f"; what came is kept: `shunter jobs show {voice.job_id}`" if voice.job_id else ""
-        show.say(f"\ncancelled: the connection is closed{known}")
-        return INTERRUPTED
+    """Submit one prompt: its answer on stdout where somebody waits for it, else its id.
+
+    130 when it was interrupted, 141 when its reader closed the pipe; the job is settled in every case.
+    """
+    router = Router()
+    request = asked.request(router)  # before any signal is watched for: it may read stdin
+    voice = Json() if json else Words(markdown=asked.markdown, whole=asked.post_process is not None)
+    return asyncio.run(_submit_prompt(router, request, asked, voice))
 
 
-async def _submit_prompt(router: Router, asked: Asked, voice: "_Words | _Json") -> int:
+async def _submit_prompt(router: Router, request: Request, asked: Asked, voice: Voice) -> int:
     try:
-        request = asked.request(router)
-        async with aclosing(router.stream(request, asked.wish())) as events:
-            async for event in events:
-                voice.hear(event)
-        if asked.wait:
-            await _wait(router, [voice.job_id])
-        job = lookup.job(router.store, voice.job_id)
-        assert job is not None
-        voice.end(job)
-        return _exit_code(job)
+        return await Reader(router, request, voice).read(asked.wish(), wait=asked.wait)
     finally:
         await router.close()
-
-
-class _Words:
-    """For people: the text on stdout, the rest on stderr."""
-
-    def __init__(self) -> None:
-        self.job_id = ""
-        self._shown = ""
-
-    def hear(self, event: Started | Delta | Ended) -> None:
-        if isinstance(event, Started):
-            self.job_id = event.job_id
-            if event.known:
-                show.say("known by its key: nothing new is sent (--again runs it again)")
-        elif isinstance(event, Delta):
-            self._shown += event.text
-            # What a model says must not steer the terminal; a pipe gets it as it came.
-            sys.stdout.write(clean(event.text) if sys.stdout.isatty() else event.text)
-            sys.stdout.flush()
-        elif isinstance(event, Ended) and isinstance(event.ending, Again):
-            show.say(f"try {event.n} failed: {event.ending.error}; trying again")
-
-    def end(self, job: dict[str, Any]) -> None:
-        text = job["output"] if job["output"] is not None else job["text"]
-        if text and not self._shown:
-            sys.stdout.write(clean(text) if sys.stdout.isatty() else text)
-        if (self._shown or text) and not (self._shown or text).endswith("\n"):
-            sys.stdout.write("\n")
-        sys.stdout.flush()
-        for call in job["tool_calls"] or ():
-            show.data(call)
-        if job["state"] == JobState.QUEUED and not text:
-            show.text(job["id"])
-        telling.ending(job)
-
-
-class _Json:
-    """For programs: one event a line, the job last."""
-
-    def __init__(self) -> None:
-        self.job_id = ""
-
-    def hear(self, event: Started | Delta | Ended) -> None:
-        match event:
-            case Started(job_id, decision, _, known):
-                self.job_id = job_id
-                show.data({"event": "decision", "job": job_id, "known": known, "decision": decision.json()}, line=True)
-            case Delta(text, refusal, reasoning, choice):
-                pieces = {"text": text, "refusal": refusal, "reasoning": reasoning}
-                said = {name: piece for name, piece in pieces.items() if piece}
-                show.data({"event": "delta", "choice": choice} | said, line=True)
-            case Ended(n, charge, ending):
-                again = isinstance(ending, Again)
-                show.data({"event": "attempt", "n": n, "state": charge.state, "again": again, "error": charge.error},
-                          line=True)  # fmt: skip
-
-    def end(self, job: dict[str, Any]) -> None:
-        show.data({"event": "job"} | job, line=True)
-        if job["state"] == JobState.FAILED:
-            telling.ending(job)
-
-
-def _exit_code(job: dict[str, Any]) -> int:
-    if job["state"] != JobState.FAILED:
-        return INTERRUPTED if job["state"] == JobState.CANCELLED else DONE
-    code = job["error"]["code"] or ""
-    return WRONG if any(word in code for word in _THEIRS) else FAILED
-
-
-async def _wait(router: Router, job_ids: list[str], submission: str | None = None) -> None:
-    """Until every one of the jobs is final; says so when nothing moves for a minute."""
-    quiet, before = 0.0, -1
-    with show.progress("waiting", total=None) as told:
-        while left := _left(router, job_ids, submission):
-            quiet = 0.0 if left != before else quiet + 0.5
-            if quiet == _QUIET_S:
-                show.say("nothing has moved for a minute: is a worker running? (`shunter worker --once`)")
-            before = left
-            told(left)
-            await asyncio.sleep(0.5)
-
-
-def _left(router: Router, job_ids: list[str], submission: str | None) -> int:
-    if submission is None:
-        return lookup.unfinished(router.store, job_ids)
-    states = lookup.counts(router.store, submission)
-    return states["queued"] + states["running"] + states["submitted"]
 
 
 # ---- a file ----
@@ -193,7 +87,7 @@ async def _wait_for_file(router: Router, submission: str) -> None:
     async with context.holding():
         live_jobs = asyncio.create_task(_run_live(router, running))
         try:
-            await _wait(router, [], submission)
+            await until_final(router, [], submission)
         finally:
             running.set()
             await live_jobs
