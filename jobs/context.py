@@ -7,17 +7,27 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from db import queue
+from db import queue, settle
 from db.engine import Store
+from db.settle import Settlement
 from jobs.clock import Clock
 from jobs.errors import UsageError
 from jobs.log import Log
 from jobs.providers import BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Holding:
+    """What renews the leases in one event loop, and for how many."""
+
+    renewing: "asyncio.Task[None]"
+    blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +50,10 @@ class Context:
     grace_s: float = 600.0
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
     carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
+    owed: "list[Settlement]" = field(default_factory=list)  # that the database could not take yet
     _open: dict[tuple[str, str], Any] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
-    _holders: list[None] = field(default_factory=list)
-    _renewing: "list[asyncio.Task[None]]" = field(default_factory=list)
+    _holding: "dict[asyncio.AbstractEventLoop, _Holding]" = field(default_factory=dict)
 
     def endpoint(self, provider: str) -> Endpoint:
         """Where the provider is; UsageError that says which key to set when it is not configured."""
@@ -89,7 +99,12 @@ class Context:
 
     async def db(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call a function of `db` with the store, off the event loop: the one seam between async work and SQL."""
-        return await asyncio.to_thread(function, self.store, *args, **options)
+        return await self.thread(function, *args, **options)
+
+    def thread(self, function: Callable[..., T], *args: Any, **options: Any) -> "asyncio.Future[T]":
+        """The same as a future and no task: whoever ends an event loop cancels every task in it."""
+        work = partial(function, self.store, *args, **options)
+        return asyncio.get_running_loop().run_in_executor(None, work)
 
     @property
     def log(self) -> Log:
@@ -101,21 +116,30 @@ class Context:
     @asynccontextmanager
     async def holding(self) -> AsyncIterator[None]:
         """Keep the leases of this owner's jobs alive until the block ends; blocks may overlap."""
-        if not self._holders:
-            self._renewing.append(asyncio.create_task(self._renew()))
-        self._holders.append(None)
+        loop = asyncio.get_running_loop()
+        if loop not in self._holding:
+            self._holding[loop] = _Holding(asyncio.create_task(self._renew()))
+        held = self._holding[loop]
+        held.blocks += 1
         try:
             yield
         finally:
-            self._holders.pop()
-            if not self._holders:
-                self._renewing.pop().cancel()
+            held.blocks -= 1
+            if not held.blocks:
+                self._holding.pop(loop).renewing.cancel()
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self.lease_s / 3)
             with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
+                await self.pay()
                 await self.db(queue.renew, self.owner, self.until())
+
+    async def pay(self) -> None:
+        """Settle what the database could not take: until then the lease would be renewed for nobody."""
+        if owed := list(self.owed):
+            await self.db(settle.settle, owed, self.clock.now())
+            del self.owed[: len(owed)]
 
     async def settled(self) -> None:
         """Wait until every job that runs here has come to its end."""
@@ -132,6 +156,8 @@ class Context:
     async def close(self) -> None:
         """Let what runs here come to its end, then close every connection to a provider, and the log."""
         await self.settled()
+        with suppress(Exception):
+            await self.pay()
         while self._open:
             _, opened = self._open.popitem()
             await opened.close()

@@ -83,7 +83,7 @@ async def follow(
 def _news(tail: Tail, at: Position) -> Iterator[Heard | Anew]:
     """What the reader at a position has not heard yet."""
     heard = [*_logged(tail.pieces, at)] if tail.stored is None else [*_stored(tail.stored, tail.attempt, at)]
-    if heard and at.attempt not in (0, tail.attempt):
+    if (heard or tail.stored is not None) and at.attempt not in (0, tail.attempt):
         yield Anew(tail.attempt)
     yield from heard
 

@@ -53,7 +53,12 @@ class Log:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        writer = Writer(self._store)
+        try:
+            writer = Writer(self._store)
+        except Exception:  # no descriptor left, say: the next delta tries again
+            with self._lock:
+                self._thread = None
+            return
         try:
             while (entries := self._next()) is not None:
                 self._unwritten += [piece for entry in entries for piece in entry.take()]

@@ -42,7 +42,8 @@ def _output(claim: Claim, answer: Answer | None, timing: Timing) -> int:
         return claim.output_p90
     unseen = claim.output_p90 if THINKS.match(claim.model) and not any(c.reasoning for c in answer.choices) else 0
     if answer.outcome in WE_LEFT:  # it may have written on for a while
-        heard += int(min(heard * 1000 / max(timing.total_ms, 1.0), FASTEST) * NOTICES_S)
+        spent_ms = max(timing.total_ms - (timing.first_token_ms or 0.0), 1.0)
+        heard += int(min(heard * 1000 / spent_ms, FASTEST) * NOTICES_S)
     return heard + unseen + (0 if answer.usable else ON_THE_WAY)
 
 

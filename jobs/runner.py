@@ -1,7 +1,7 @@
 """Run one attempt at a job in its lane, and settle what it cost whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import orjson
 
 from db import settle
+from db.engine import StoreError
 from db.ledger import Charge
 from db.queue import Claim
-from db.settle import Cancelled, Ending, Failed, Settlement, Succeeded
+from db.settle import Again, Cancelled, Ending, Failed, Settlement, Succeeded
 from db.states import Lane
 from jobs import outcome, postprocess, risk
 from jobs.chat import Answer, Delta, Handling, Outcome, Request
@@ -95,11 +96,12 @@ async def attempt(context: Context, claim: Claim, request: Request, *, keep: boo
         ended = replace(came, ending=await postprocess.apply(came.ending, request.post_process))
     finally:
         log.close()
-        settled = await finished(save(context, claim, ended or _broken_off(this), keep=keep))
-    yield settled
+        ended = ended or _broken_off(this)
+        await _settled(context, claim, ended, keep=keep)
+    yield ended
 
 
-async def finished(work: Coroutine[Any, Any, T]) -> T:
+async def finished(work: Awaitable[T]) -> T:
     """Do the work to its end whoever is cancelled meanwhile; the cancellation is raised after it."""
     task, cancelled = asyncio.ensure_future(work), None
     while not task.done():
@@ -113,12 +115,25 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-async def save(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> Ended:
+async def _settled(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> None:
+    """Settle, or owe it: while this process lives it renews the lease, so that nobody else would ever do it."""
+    try:
+        await finished(save(context, claim, ended, keep=keep))
+    except StoreError:
+        if isinstance(ended.ending, Again):  # its owner is about to give up
+            ended = replace(ended, ending=Failed(ended.ending.code, ended.ending.error, ended.ending.result))
+        context.owed.append(_settlement(claim, ended, keep=keep))
+        raise
+
+
+def save(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> "asyncio.Future[None]":
     """Settle an attempt, with what becomes of its job."""
+    return context.thread(settle.settle, [_settlement(claim, ended, keep=keep)], context.clock.now())
+
+
+def _settlement(claim: Claim, ended: Ended, *, keep: bool) -> Settlement:
     ending = outcome.held(ended.ending) if keep else ended.ending
-    settlement = Settlement(claim.job_id, ended.n, ended.charge, ending, logged=claim.lane == Lane.STREAM)
-    await context.db(settle.settle, [settlement], context.clock.now())
-    return ended
+    return Settlement(claim.job_id, ended.n, ended.charge, ending, logged=claim.lane == Lane.STREAM)
 
 
 def _call(this: _Try) -> AsyncGenerator[Delta | Answer, None]:

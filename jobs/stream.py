@@ -68,11 +68,13 @@ class Carried:
         self._request = request_of(claim)
         self._breathed = 0.0
         self._left = asyncio.Event()
+        self._begun = False
         self._task = asyncio.create_task(self._carry())
         context.carried.add(self._task)
         self._task.add_done_callback(context.carried.discard)
 
     async def _carry(self) -> None:
+        self._begun = True
         try:
             async with self._context.holding():
                 await self._attempts()
@@ -97,7 +99,8 @@ class Carried:
                 if held is not None and isinstance(held.ending, Again):
                     following = await self._next(claim, held.ending)
         except asyncio.CancelledError:
-            await finished(self._context.db(queue.leave, claim, self._context.clock.now()))  # where it is still ours
+            now = self._context.clock.now()
+            await finished(self._context.thread(queue.leave, claim, now))  # where it is still ours
             raise
 
     async def _breathe(self) -> None:
@@ -111,20 +114,21 @@ class Carried:
         with suppress(TimeoutError):
             async with asyncio.timeout(max((again.run_after - self._context.clock.now()).total_seconds(), 0)):
                 await self._left.wait()
-        opening = asyncio.ensure_future(self._context.db(queue.again, claim, self._context.clock.now()))
+        opening = self._context.thread(queue.again, claim, self._context.clock.now())
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            await finished(self._undo(opening))
+            with suppress(asyncio.CancelledError):
+                await finished(opening)
+            if (opened := opening.result()) is not None:
+                await leave(self._context, opened)
             raise
-
-    async def _undo(self, opening: "asyncio.Future[Claim | None]") -> None:
-        if (opened := await opening) is not None:
-            await leave(self._context, opened)
 
     async def leave(self) -> None:
         """The last reader has left: what the request says of that is done."""
         if self._task.done():
+            if not self._begun:  # a task that is cancelled before its first step does nothing at all
+                await leave(self._context, self._claim)
             return
         match self._request.handling.on_leave:
             case OnLeave.CANCEL:

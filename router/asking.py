@@ -14,7 +14,7 @@ import orjson
 
 from db.money import NANO
 from db.states import Lane
-from jobs.chat import LONGEST_TIMEOUT, Handling, OnCut, OnLeave, Request
+from jobs.chat import LONGEST_TIMEOUT, USUAL, Handling, OnCut, OnLeave, Request
 from jobs.errors import UsageError
 from router import when
 from router.decided import Wish
@@ -81,13 +81,14 @@ class Asked:
 
     def handling(self) -> Handling:
         """How its calls are watched over."""
-        return Handling(
+        asked = Handling(
             on_cut=OnCut(_one_of("--on-cut", self.on_cut, OnCut)),
             on_leave=OnLeave(_one_of("--on-leave", self.on_leave, OnLeave)),
             first_token=_seconds("--first-token-timeout", self.first_token_timeout),
             idle=_seconds("--idle-timeout", self.idle_timeout),
             total=_seconds("--timeout", self.timeout),
         )
+        return USUAL if asked == USUAL else asked  # what is the same for every row of a file is compared but once
 
     def check_file(self) -> None:
         """UsageError for what a file cannot go together with."""

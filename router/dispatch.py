@@ -135,11 +135,14 @@ class Router:
         """
         if not request.interactive:
             await self.learn(provider_of(request.model, self.settings.endpoints))
-        starting = asyncio.ensure_future(asyncio.to_thread(self.start, request, wish or Wish()))
+        starting = asyncio.get_running_loop().run_in_executor(None, self.start, request, wish or Wish())
         try:
             started = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            await finished(self._undo(starting))
+            with suppress(asyncio.CancelledError):
+                await finished(starting)
+            if (claim := starting.result().claim) is not None:
+                await stream.leave(self.context(), claim)
             raise
         context = self.context()
         try:
@@ -153,10 +156,6 @@ class Router:
         async with aclosing(stream.watch(context, started.claim)) as events:
             async for event in events:
                 yield event
-
-    async def _undo(self, starting: "asyncio.Future[Started]") -> None:
-        if (claim := (await starting).claim) is not None:
-            await stream.leave(self.context(), claim)
 
     def start(self, request: Request, wish: Wish) -> Started:
         """Decide and record one request: leased to this process when it runs at once, else queued."""

@@ -109,6 +109,12 @@ def test_a_stream_that_we_ended_may_have_been_written_on() -> None:
     assert at_risk(cut, timing=fast) == at_risk(cut, timing=slow), "what the other side ended it wrote no more of"
 
 
+def test_the_wait_for_the_first_token_says_nothing_of_the_speed() -> None:
+    """Four seconds of silence, then sixty tokens in a fifth of one: it may have gone on at that speed."""
+    left = said(Choice("x" * 60), outcome=Outcome.CANCELLED)
+    assert at_risk(left, timing=Timing(total_ms=4200.0, first_token_ms=4000.0, chunks=60)) >= bill(60 + 300)
+
+
 def test_a_call_without_any_answer_may_have_been_written_whole() -> None:
     assert at_risk(None) >= bill(P90)
 

@@ -145,6 +145,8 @@ class Accumulator:
     def _end(self, delta: Mapping[str, Any], usage: Mapping[str, Any]) -> None:
         """The counts are cumulative: the last one of each name holds."""
         self._usage.update({name: value for name, value in usage.items() if value is not None})
+        if not delta.get("stop_reason") and not self._stop:
+            self._usage.pop("output_tokens", None)  # a count of what had been written so far is no bill
         self._stop = text_of(delta.get("stop_reason")) or self._stop
         self._explained = text_of(_mapping(delta, "stop_details").get("explanation")) or self._explained
 

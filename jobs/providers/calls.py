@@ -137,6 +137,7 @@ class _Reader:
         self._bytes: AsyncIterator[bytes] | None = None
         self._events: deque[Event] = deque()
         started = asyncio.get_running_loop().time()
+        self._quiet = 0.0  # seconds that were waited since the last delta: a ping is none
         self._total = started + timeouts.total
         self._first = min(started + timeouts.first_token, self._total)
 
@@ -160,17 +161,25 @@ class _Reader:
         """What the next event brings; None at the end. Of a burst each event is decoded when it is asked for."""
         if not self._events and not self._wire.over:
             self._events.extend(await self._read())
-        return self._feed(self._events.popleft()) if self._events and not self._wire.over else None
+        if not self._events or self._wire.over:
+            return None
+        deltas = self._feed(self._events.popleft())
+        if deltas:
+            self._quiet = 0.0
+        return deltas
 
     async def _read(self) -> list[Event]:
         """The next events; none at the end."""
         assert self._bytes is not None
-        idle = asyncio.get_running_loop().time() + self._timeouts.idle
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        idle = asked + self._timeouts.idle - self._quiet
         deadline = min(idle, self._total) if self._wire.begun else self._first
         try:
             async with asyncio.timeout_at(deadline):
                 async for piece in self._bytes:
                     if events := self._decoder.feed(piece):
+                        self._quiet += clock() - asked
                         return events
         except TimeoutError:
             raise self._late(deadline) from None

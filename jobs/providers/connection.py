@@ -26,7 +26,11 @@ Make = Callable[[str, str], Any]
 @cache
 def transport() -> dict[str, Any]:
     """What every SDK client's HTTP client is made with; reading the trust store costs more than all the rest."""
-    return {"verify": httpx2.create_ssl_context(), "limits": LIMITS, "event_hooks": {"request": [_timed]}}
+    # No redirects: the SDKs would send a paid request on, and round in circles.
+    hooks = {"request": [_timed]}
+    return {
+        "verify": httpx2.create_ssl_context(), "limits": LIMITS, "event_hooks": hooks, "follow_redirects": False,
+    }  # fmt: skip
 
 
 _watch: ContextVar[Stopwatch | None] = ContextVar("watch", default=None)

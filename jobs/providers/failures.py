@@ -189,6 +189,8 @@ def _advice(status: int, code: str, kind: str, place: Place) -> str:
         return "; the account has no money or quota left there"
     if status == 401:
         return f"; set {place.key_env} to a valid key"
+    if 300 <= status < 400:
+        return "; it wants to be asked elsewhere: set the base URL to where it really is"
     if status == 404:
         return "; check the model's name and the base URL"
     return ""

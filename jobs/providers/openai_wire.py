@@ -180,6 +180,8 @@ class Accumulator:
         self._asked = choices
         self._parts: dict[int, _Part] = {}
         self._usage: Usage | None = None
+        self._counted = False  # by this chunk
+        self._last = False  # the usage came with or after the last word
         self._model: str | None = None
         self._tier: str | None = None
 
@@ -197,14 +199,16 @@ class Accumulator:
     def feed(self, chunk: Any) -> list[Delta]:
         """Take in a chunk (a dict, or the SDK's own) or a whole body; the pieces to show."""
         body = chunk if isinstance(chunk, dict) else chunk.model_dump(warnings=False)
+        self._counted = False
         if (usage := body.get("usage")) is not None:
-            self._usage = usage_of(usage) or self._usage
+            self._usage, self._counted = usage_of(usage) or self._usage, True
         self._model = text_of(body.get("model")) or self._model
         self._tier = text_of(body.get("service_tier")) or self._tier
         deltas = []
         for position, raw in enumerate(listed(body.get("choices"))):
             if isinstance(raw, Mapping) and (delta := self._choice(raw, position)) is not None:
                 deltas.append(delta)
+        self._last = self._counted or (self._last and not deltas)
         return deltas
 
     def _choice(self, raw: Mapping[str, Any], position: int) -> Delta | None:
@@ -226,7 +230,7 @@ class Accumulator:
         outcome, code, error = (outcome_of(choices), None, None) if self.whole else ending(choices, failure)
         if outcome is Outcome.PROVIDER_ERROR and code is None:
             code, error = "finish_reason", f"the provider ended with {[c.finish_reason for c in choices]}"
-        usage = self._usage if self.whole else None
+        usage = self._usage if self.whole and self._last else None
         return Answer(
             choices, outcome, usage, self._model, self._tier, self.head.request_id, code, error, self.head.headers
         )

@@ -17,7 +17,7 @@ class Decoder:
     """Bytes in, events out; lines end with LF, CR or CRLF."""
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._parts: list[bytes] = []  # of a line that has no end yet
         self._after_cr = False
         self._first = True
         self._data: list[bytes] = []
@@ -33,12 +33,16 @@ class Decoder:
         self._after_cr = piece.endswith(b"\r")
         if b"\r" in piece:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._tail = (self._tail + piece).split(b"\n")
+        if b"\n" not in piece:
+            self._parts.append(piece)
+            return []
+        *lines, tail = b"".join((*self._parts, piece)).split(b"\n")
+        self._parts = [tail]
         return [event for line in lines if (event := self._line(line)) is not None]
 
     def rest(self) -> list[Event]:
         """What is left at a clean end: servers forget the last blank line, and the event is whole all the same."""
-        tail, self._tail = self._tail, b""
+        tail, self._parts = b"".join(self._parts), []
         return [event for line in (tail, b"") if (event := self._line(line)) is not None]
 
     def _line(self, line: bytes) -> Event | None:
