@@ -143,8 +143,8 @@ class Context:
 
     async def settled(self) -> None:
         """Wait until every job that runs here has come to its end."""
-        while self.carried:
-            await asyncio.wait(self.carried)
+        while pending := {task for task in self.carried if not task.done()}:  # a loop that ended discards none
+            await asyncio.wait(pending)
 
     async def stop(self) -> None:
         """Cancel every job that runs here, whatever it says of leaving; they are settled."""

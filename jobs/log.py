@@ -27,10 +27,13 @@ class Log:
         self._closed = False
 
     def open(self, job_id: str, n: int) -> "Entry":
-        """The log of one attempt; its writer gets ready while the first delta is waited for."""
+        """The log of one attempt."""
+        return Entry(self, job_id, n)
+
+    def ready(self) -> None:
+        """Get the writer ready while the first delta is waited for."""
         with self._lock:
             self._start()
-        return Entry(self, job_id, n)
 
     def wake(self, entry: "Entry") -> None:
         """There is something to write."""

@@ -75,6 +75,8 @@ async def attempt(context: Context, claim: Claim, request: Request, *, keep: boo
     """
     this = _Try(context, claim, request, keep)
     log = context.log.open(claim.job_id, claim.n)
+    if claim.lane == Lane.STREAM:
+        context.log.ready()
     ended: Ended | None = None
     try:
         try:
