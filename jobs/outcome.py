@@ -66,11 +66,7 @@ def charge(
         standard_nano=standard.nano,
         price=paid.name,
         tier=answer.tier or tier,
-        input_tokens=usage.input,
-        cached_tokens=usage.cached,
-        cache_write_tokens=usage.cache_write,
-        output_tokens=usage.output,
-        reasoning_tokens=usage.reasoning,
+        **{f"{name}_tokens": count for name, count in asdict(usage).items()},
         **facts,
     )
 
