@@ -170,9 +170,15 @@ class Batch(SQLModel, table=True):
     error: str | None = Field(default=None, sa_type=Text)
     lease_by: str | None = Field(default=None, sa_type=Text)
     lease_until: datetime | None = None
+    lane: str = Field(default=Lane.BATCH.value, sa_column=Column(Text, nullable=False, server_default="batch"))
+    completion_window: str | None = Field(default=None, sa_type=Text)  # of the background lane: 2h or 8h
+    input_tokens: int = Field(
+        default=0, sa_column=Column(BigInteger, nullable=False, server_default="0")
+    )  # as estimated
 
     __table_args__ = (
         one_of("state", BatchState),
+        CheckConstraint("lane = 'batch' OR lane = 'background'", name="batch_lane_word"),
         CheckConstraint("state <> 'submitted' OR provider_batch_id IS NOT NULL", name="submitted_is_known"),
         CheckConstraint("(state = 'imported') = (imported_at IS NOT NULL)", name="imported_has_time"),
         CheckConstraint("rows > 0", name="has_rows"),

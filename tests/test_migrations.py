@@ -11,7 +11,10 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
 from sqlmodel import SQLModel
 
-import db.tables  # noqa: F401 - fills the metadata
+import db.headroom
+import db.rates
+import db.tables
+import db.workers  # noqa: F401 - they fill the metadata
 from db.engine import Store, StoreError, connect
 from db.migrations import MIGRATIONS, migrate
 from tests.lanes import rows

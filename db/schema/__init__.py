@@ -1,0 +1,1 @@
+"""The statements of each migration, as they were when it was new."""
