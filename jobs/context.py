@@ -48,6 +48,9 @@ class Context:
     concurrency: int = 16
     lease_s: float = 120.0
     grace_s: float = 600.0
+    dead_s: float = 60.0  # after which a worker that does not beat is taken over
+    on_unknown: str = "retry"  # or "hold": what may have been billed already is not sent again by itself
+    on_rescue: str = "wait"  # or "pay_twice": rows run elsewhere while the batch that they left is still open
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
     carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
     owed: "list[Settlement]" = field(default_factory=list)  # that the database could not take yet
