@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from jobs.sandbox import faults
+from jobs.sandbox import faults, rows
 from jobs.sandbox.errors import ApiError, invalid
 from jobs.sandbox.http import Buffer, Exchange, Request
 
@@ -54,6 +54,7 @@ class Admin:
         unknown = [name for name in query if name not in (*FILTERS, "rows")]
         if unknown:
             raise invalid(f"unknown filter {unknown[0]!r}; allowed: rows, {', '.join(FILTERS)}")
+        self.app.background.catch_up()
         found = self.app.store.bill.view(**{name: value for name, value in query.items() if name != "rows"})
         return {"totals": found["totals"]} if query.get("rows") == "0" else found
 
@@ -75,10 +76,21 @@ class Admin:
         app = self.app
         await app.runs.stop()
         app.store.reset()
+        app.background.reset()
         app.clock.offset = 0.0
         app.faults.items[:] = faults.load(app.settings.faults)
         app.seen.clear()
         app.count = 0
+
+    def results(self) -> dict[str, list[str]]:
+        """The custom_ids in each batch's files of results."""
+        blob = self.app.store.blob
+        return {
+            batch.id: [
+                rows.reread(line)[0] for line in (blob(batch.outputs).read() + blob(batch.failures).read()).splitlines()
+            ]
+            for batch in self.app.store.batches.values()
+        }
 
     def requests(self) -> dict[str, Any]:
         last = [

@@ -7,6 +7,7 @@ import orjson
 
 from jobs.sandbox import faults
 from jobs.sandbox.admin import Admin
+from jobs.sandbox.background import Background, is_wanted
 from jobs.sandbox.batches import Batches
 from jobs.sandbox.clock import Clock
 from jobs.sandbox.errors import ApiError, by_status
@@ -15,7 +16,7 @@ from jobs.sandbox.http import Buffer, Exchange, Request, Sink
 from jobs.sandbox.ids import Ids
 from jobs.sandbox.live import Live
 from jobs.sandbox.requests import answer_head, check_key, model_and_lane, parsed
-from jobs.sandbox.routes import LIVE, Call, lose, route
+from jobs.sandbox.routes import LIVE, Call, lose, respond_later, route
 from jobs.sandbox.runs import Runs
 from jobs.sandbox.settings import SandboxError, SandboxSettings
 from jobs.sandbox.store import Store
@@ -38,6 +39,7 @@ class App:
         self.faults: Faults = Faults(faults.load(settings.faults), settings.seed)
         self.live = Live(settings, self.store, self.clock, self.ids)
         self.runs: Runs = Runs(settings, self.store, self.clock, self.ids, self.faults)
+        self.background: Background = Background(settings, self.store, self.clock, self.ids)
         self.uploads: Uploads = Uploads(settings, self.store, self.clock, self.ids)
         self.batches: Batches = Batches(settings, self.store, self.clock, self.ids, self.runs)
         self.seen: deque[tuple[float, Request, int]] = deque(maxlen=settings.requests_kept)
@@ -92,7 +94,11 @@ class App:
             raise request.trouble
         api = LIVE.get(request.path)
         if api is not None and request.method == "POST":
-            await self.live.answer(exchange, api, parsed(request, raw), raw, self.faults, extra)
+            body = parsed(request, raw)
+            if api == "responses" and is_wanted(body):
+                await respond_later(Call(self, exchange, raw, extra))
+            else:
+                await self.live.answer(exchange, api, body, raw, self.faults, extra)
         else:
             await route(Call(self, exchange, raw, extra))
 

@@ -48,6 +48,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "message": None,
         "variant": "error",
     },
+    # responses in the background; there `expire` is a cancel that nobody asked for
+    "response_failed": {"code": "server_error", "message": None, "billed": False},
 }
 COMMON = {"match": None, "times": None, "skip": 0, "chance": 1.0}
 MATCHES = ("path", "method", "model", "contains", "lane", "custom_id")
@@ -85,6 +87,7 @@ STREAM = ("stream_error", "no_done", "empty_stream")
 CREATE = ("lost_create", "late_list")
 BATCH = ("token_limit", "batch_failed", "expire", "stall", "forget", "fail_rows")
 ROW = ("no_usage", "no_finish", *BENDS)
+BACKGROUND = ("expire", "stall", "forget", "response_failed", "no_usage", *BENDS)
 
 
 @dataclass(slots=True)
@@ -114,7 +117,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a drill may match on; `lane` is plain, stream or batch, `raw` the body's bytes."""
+    """What a drill may match on; `lane` is plain, stream, batch or background, `raw` the body's bytes."""
 
     path: str = ""
     method: str = "POST"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import orjson
 
 from jobs.sandbox import answers, faults
+from jobs.sandbox.answers import Ask
 from jobs.sandbox.bill import BillRow, Usage, cost_nano_usd
 from jobs.sandbox.cache import PrefixCache
 from jobs.sandbox.clock import Clock
@@ -14,6 +15,8 @@ from jobs.sandbox.faults import Facts, Fault, Faults, only
 from jobs.sandbox.frames import Cut, Frame, Pause, Step, Tag
 from jobs.sandbox.http import Exchange
 from jobs.sandbox.ids import Ids
+from jobs.sandbox.limits import Limits
+from jobs.sandbox.requests import answer_head
 from jobs.sandbox.settings import SandboxSettings
 from jobs.sandbox.store import Store
 from jobs.sandbox.voices import VOICES, Body, Made
@@ -30,17 +33,20 @@ class Live:
         self.clock = clock
         self.ids = ids
         self.cache = PrefixCache() if settings.cached_prefix else None
+        self.limits = Limits(settings, clock.now)
 
     async def answer(self, exchange: Exchange, api: str, body: Body, raw: bytes, drills: Faults, extra: Faults) -> None:
         """One request from its checked body to the last byte; `extra` are the request's own drills, from its header."""
         voice = VOICES[api]
         ask = voice.read(body, exchange.request.header(b"anthropic-version"))
+        said = [answers.answer(ask, self.settings, choice) for choice in range(ask.choices)]
+        if self.limits.any:
+            self._within_limits(exchange, ask, answers.usage(ask, said, 0), api == "messages")
         hit: list[Fault] = []
         if drills.items or extra.items:
             facts = Facts(exchange.request.path, "POST", ask.model, "stream" if ask.stream else "plain", raw)
             kinds = faults.ANSWER + faults.STREAM if ask.stream else faults.ANSWER
             hit = drills.take(kinds, facts) + extra.take(kinds, facts)
-        said = [answers.answer(ask, self.settings, choice) for choice in range(ask.choices)]
         for fault in hit:
             said = [answers.bent(one, fault.kind) for one in said]
         cached = self.cache.cached(ask.model, ask.prompt) if self.cache is not None else 0
@@ -53,6 +59,12 @@ class Live:
             await self._stream(exchange, made, usage, hit, wait)
         else:
             await self._plain(exchange, made, usage, hit, wait)
+
+    def _within_limits(self, exchange: Exchange, ask: Ask, usage: Usage, anthropic: bool) -> None:
+        told, refusal = self.limits.take(ask.model, usage.input + usage.output, anthropic)
+        exchange.head = answer_head(exchange.id, anthropic, told)
+        if refusal is not None:
+            raise refusal
 
     async def _plain(self, exchange: Exchange, made: Made, usage: Usage, hit: list[Fault], wait: float) -> None:
         """Billed in full once begun, also when the reader has left before the answer was ready."""

@@ -136,5 +136,26 @@ class Batch:
         }
 
 
+@dataclass(slots=True)
+class Stored:
+    """A response that is made in the background: `body` asked for it, `drills` are its faults, at `due` it is over."""
+
+    id: str
+    body: dict[str, Any]
+    request_id: str
+    created: float
+    due: float
+    drills: list[dict[str, Any]] = field(default_factory=list)
+    status: str = "queued"  # until it is over: whether its turn has come is told by the clock
+    ended: float | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.ended is not None
+
+    def drill(self, kind: str) -> dict[str, Any] | None:
+        return next((drill for drill in self.drills if drill["kind"] == kind), None)
+
+
 def iso(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

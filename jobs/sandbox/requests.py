@@ -7,25 +7,28 @@ import orjson
 from jobs.sandbox.errors import NO_ANTHROPIC_KEY, NO_OPENAI_KEY, ApiError, invalid, wrong_key, wrong_type
 from jobs.sandbox.http import Buffer, Request
 
-LIMITS = (
-    b"x-ratelimit-limit-requests: 10000\r\nx-ratelimit-remaining-requests: 9999\r\n"
-    b"x-ratelimit-reset-requests: 6ms\r\nx-ratelimit-limit-tokens: 10000000\r\n"
-    b"x-ratelimit-remaining-tokens: 9999000\r\nx-ratelimit-reset-tokens: 6ms\r\nopenai-version: 2020-10-01\r\n"
-    b"openai-organization: shunter-sandbox\r\nopenai-processing-ms: 1\r\nserver: shunter-sandbox\r\n"
+ENDLESS = 10**9  # a minute, where the sandbox is given no limit: it tells one, as the providers always do
+LIMITS = b"".join(
+    b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: 1ms\r\n"
+    % (name, ENDLESS, name, ENDLESS - 1, name)
+    for name in (b"requests", b"tokens")
 )
-QUOTAS = ((b"requests", 4000), (b"tokens", 10**7), (b"input-tokens", 8 * 10**6), (b"output-tokens", 2 * 10**6))
-ANTHROPIC_LIMITS = b"server: shunter-sandbox\r\n" + b"".join(
+REST = (
+    b"openai-version: 2020-10-01\r\nopenai-organization: shunter-sandbox\r\nopenai-processing-ms: 1\r\n"
+    b"server: shunter-sandbox\r\n"
+)
+ANTHROPIC_LIMITS = b"".join(
     b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %d\r\n"
-    b"anthropic-ratelimit-%b-reset: 2026-11-22T00:00:00Z\r\n" % (name, most, name, most - 1, name)
-    for name, most in QUOTAS
+    b"anthropic-ratelimit-%b-reset: 2026-11-22T00:00:00Z\r\n" % (name, ENDLESS, name, ENDLESS - 1, name)
+    for name in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
 )
 
 
-def answer_head(ident: str, anthropic: bool) -> bytes:
-    """The headers that every answer of the provider has."""
+def answer_head(ident: str, anthropic: bool, limits: bytes = b"") -> bytes:
+    """The headers that every answer of the provider has; `limits` are those that tell the sandbox's own."""
     if anthropic:
-        return b"request-id: %b\r\n%b" % (ident.encode(), ANTHROPIC_LIMITS)
-    return b"x-request-id: %b\r\n%b" % (ident.encode(), LIMITS)
+        return b"request-id: %b\r\nserver: shunter-sandbox\r\n%b" % (ident.encode(), limits or ANTHROPIC_LIMITS)
+    return b"x-request-id: %b\r\n%b%b" % (ident.encode(), REST, limits or LIMITS)
 
 
 def check_key(request: Request, anthropic: bool) -> None:
@@ -64,4 +67,5 @@ def model_and_lane(raw: bytes) -> tuple[str, str]:
         return "", "plain"
     if not isinstance(body, dict):
         return "", "plain"
-    return str(body.get("model", "")), "stream" if body.get("stream") is True else "plain"
+    later = "background" if body.get("background") is True else "plain"
+    return str(body.get("model", "")), "stream" if body.get("stream") is True else later

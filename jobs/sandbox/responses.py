@@ -12,7 +12,7 @@ from jobs.sandbox.frames import Frame, Tag, named
 
 ROLES = ("system", "assistant", "user", "developer")
 Event = tuple[Tag, str, dict[str, Any]]
-WINDOWS = (None, "soonest", "2h", "8h")
+WINDOWS = ("soonest", "2h", "8h")
 
 
 def read(body: dict[str, Any]) -> Ask:
@@ -30,13 +30,7 @@ def read(body: dict[str, Any]) -> Ask:
             "max_tokens",
             "unsupported_parameter",
         )
-    window = options(body, "background_options").get("completion_window")
-    if window not in WINDOWS:
-        raise invalid(
-            f"Invalid value: '{window}'. Supported values are: 'soonest', '2h', and '8h'.",
-            "background_options.completion_window",
-            "invalid_value",
-        )
+    _window(body)
     return Ask(
         "responses",
         model,
@@ -53,6 +47,29 @@ def read(body: dict[str, Any]) -> Ask:
         stream=flag(body, "stream"),
         tier=models.served_tier(body.get("service_tier"), model),
     )
+
+
+def window_of(body: dict[str, Any]) -> str:
+    """When a response in the background is wanted."""
+    return str(options(body, "background_options").get("completion_window") or "soonest")
+
+
+def _window(body: dict[str, Any]) -> None:
+    """Refuse a window that there is not, and a discounted one beside what it does not go with."""
+    window, where = window_of(body), "background_options.completion_window"
+    if window not in WINDOWS:
+        raise invalid(
+            f"Invalid value: '{window}'. Supported values are: 'soonest', '2h', and '8h'.", where, "invalid_value"
+        )
+    background, stream = flag(body, "background"), flag(body, "stream")
+    if window == "soonest":
+        return
+    if not background:
+        raise invalid(f"The '{window}' completion window requires 'background' to be true.", where)
+    if stream:
+        raise invalid(f"The '{window}' completion window does not support 'stream'.", "stream")
+    if body.get("service_tier") not in (None, "auto", "default"):
+        raise invalid(f"The '{window}' completion window requires Standard processing.", "service_tier")
 
 
 def conversation(given: Any, instructions: Any) -> tuple[str, str, str, int]:

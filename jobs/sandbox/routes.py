@@ -9,7 +9,7 @@ import orjson
 
 from jobs.sandbox import models
 from jobs.sandbox.errors import ApiError
-from jobs.sandbox.faults import Facts, Fault, Faults, only
+from jobs.sandbox.faults import CREATE, Facts, Fault, Faults, only
 from jobs.sandbox.http import Exchange, Request
 from jobs.sandbox.requests import parsed
 from jobs.sandbox.uploads import Upload, create_drills, send_blob
@@ -57,6 +57,13 @@ async def lose(exchange: Exchange, how: str, seconds: float) -> None:
     if how == "hang":
         await asyncio.sleep(seconds)
     exchange.cut("rst" if how == "rst" else "fin")
+
+
+async def respond_later(call: Call) -> None:
+    """A response in the background; its drills are told by what it asks for, how its answer is lost by the path."""
+    answer = call.app.background.create(call.body, call.raw, call.exchange.id, call.app.faults, call.extra)
+    facts = Facts(call.request.path, call.request.method, str(answer["model"]), "background", call.raw)
+    await created(call, answer, call.app.faults.take(CREATE, facts) + call.extra.take(CREATE, facts))
 
 
 async def created(call: Call, answer: dict[str, Any], drills: list[Fault]) -> None:
@@ -114,6 +121,8 @@ ROUTES: dict[tuple[str, str], Callable[[Call], Any]] = {
     ("GET", "/v1/batches"): lambda call: call.app.batches.listing(call.request.query),
     ("GET", "/v1/batches/*"): lambda call: call.app.batches.get(call.ident),
     ("POST", "/v1/batches/*/cancel"): lambda call: call.app.batches.cancel(call.ident),
+    ("GET", "/v1/responses/*"): lambda call: call.app.background.get(call.ident),
+    ("POST", "/v1/responses/*/cancel"): lambda call: call.app.background.cancel(call.ident),
     ("POST", "/v1/messages/batches"): _create_message_batch,
     ("GET", "/v1/messages/batches"): lambda call: call.app.batches.list_messages(call.request.query, call.base),
     ("GET", "/v1/messages/batches/*"): lambda call: call.app.batches.get_messages(call.ident, call.base),
@@ -129,7 +138,8 @@ def shape(path: str) -> tuple[str, str]:
     """The path with the id in it as *, and the id."""
     parts = path.rstrip("/").split("/")
     at = 4 if parts[:4] == ["", "v1", "messages", "batches"] else 3
-    if len(parts) <= at or (parts[:3] in (["", "v1", "messages"], ["", "v1", "responses"]) and at == 3):
+    whole = parts[:3] == ["", "v1", "messages"] or parts == ["", "v1", "responses", "input_tokens"]
+    if len(parts) <= at or (whole and at == 3):
         return "/".join(parts), ""
     return "/".join([*parts[:at], "*", *parts[at + 1 :]]), parts[at]
 

@@ -115,6 +115,16 @@ class Sandbox:
         found: dict[str, Any] = self._do(self._app.admin.requests)
         return found
 
+    def results(self) -> dict[str, list[str]]:
+        """The custom_ids in the results of each batch, those that never ran among them."""
+        found: dict[str, list[str]] = self._do(self._app.admin.results)
+        return found
+
+    def input_files(self) -> list[str]:
+        """The names of the files for batches that are there."""
+        files = self._do(lambda: list(self._app.store.files.values()))
+        return [file.filename for file in files if file.purpose == "batch"]
+
 
 @contextlib.contextmanager
 def running(settings: SandboxSettings | None = None) -> Iterator[Sandbox]:

@@ -25,10 +25,14 @@ class SandboxSettings:
     reasoning_tokens: int = 0
     cached_prefix: bool = False
     batch_seconds: float = 0.3
+    background_seconds: float = 0.05
     batch_rows_per_second: float | None = None
     cancel_seconds: float = 0.05
     late_list_s: float = 0.0
     queued_token_limit: int | None = None
+    requests_per_minute: float | None = None  # of each model, as tokens_per_minute
+    tokens_per_minute: float | None = None
+    burst_seconds: float = 60.0  # how many seconds' worth of these a full bucket holds
     max_body_bytes: int = 64 * 1024 * 1024
     max_file_bytes: int = 512 * 1024 * 1024
     requests_kept: int = 200
@@ -39,6 +43,7 @@ class SandboxSettings:
             "tokens_per_second",
             "reasoning_tokens",
             "batch_seconds",
+            "background_seconds",
             "cancel_seconds",
             "late_list_s",
         ):
@@ -48,6 +53,9 @@ class SandboxSettings:
             "answer_tokens",
             "batch_rows_per_second",
             "queued_token_limit",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "burst_seconds",
             "max_body_bytes",
             "max_file_bytes",
         ):

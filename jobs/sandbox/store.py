@@ -1,4 +1,4 @@
-"""What the sandbox remembers: files, batches and the bill, in memory or in a folder that survives a kill."""
+"""What the sandbox remembers: files, batches, responses and the bill, in memory or in a folder that survives a kill."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import orjson
 
 from jobs.sandbox.bill import Bill, BillRow, Usage
 from jobs.sandbox.blob import Blob
-from jobs.sandbox.records import Batch, FileRecord
+from jobs.sandbox.records import Batch, FileRecord, Stored
 from jobs.sandbox.settings import SandboxError
 
 
@@ -45,6 +45,7 @@ class Store:
         self.folder = folder
         self.files: dict[str, FileRecord] = {}
         self.batches: dict[str, Batch] = {}
+        self.responses: dict[str, Stored] = {}
         self.clock_offset = 0.0
         self._blobs: dict[str, Blob] = {}
         self._journal: Journal | None = None
@@ -76,6 +77,8 @@ class Store:
                     self.batches.pop(value, None)
                 case "batch":
                     self.batches[value["id"]] = Batch(**value)
+                case "response":
+                    self.responses[value["id"]] = Stored(**value)
                 case "clock":
                     self.clock_offset = value
 
@@ -107,6 +110,10 @@ class Store:
         self._note({"batch": asdict(batch)})
         self.batches[batch.id] = batch
 
+    def save_response(self, response: Stored) -> None:
+        self._note({"response": asdict(response)})
+        self.responses[response.id] = response
+
     def delete_batch(self, batch: Batch) -> None:
         self._note({"gone": batch.id})
         del self.batches[batch.id]
@@ -128,6 +135,7 @@ class Store:
                 journal.clear()
         self.files.clear()
         self.batches.clear()
+        self.responses.clear()
         self.bill.rows.clear()
         self.clock_offset = 0.0
 

@@ -15,6 +15,10 @@ def sandbox(
     speed: Annotated[float, typer.Option("--speed", help="Tokens a second; 0: at once.", min=0)] = 0.0,
     answer_tokens: Annotated[int | None, typer.Option("--answer-tokens", help="Length of every answer.", min=1)] = None,
     batch_seconds: Annotated[float, typer.Option("--batch-seconds", help="How long a batch runs.", min=0)] = 0.3,
+    requests_per_minute: Annotated[
+        float | None, typer.Option("--requests-per-minute", help="Of each model; more get a 429.", min=1)
+    ] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option("--tokens-per-minute", help="The same.", min=1)] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other answers.")] = 0,
 ) -> None:
     """Run a server on this machine that speaks OpenAI's and Anthropic's APIs, with fault drills and a bill of its own.
@@ -37,6 +41,8 @@ def sandbox(
         tokens_per_second=speed,
         answer_tokens=answer_tokens,
         batch_seconds=batch_seconds,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
         seed=seed,
     )
     serve_sandbox(told)
