@@ -1,93 +1,36 @@
-"""Provider batches and their moves: pack, intend, upload, create, poll, end, import; one function each."""
+"""Provider batches and their moves, once they are packed: intend, upload, create, poll, end, import; one each."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, and_, cast, func, insert, not_, or_, select, update
+from sqlalchemy import Connection, and_, func, not_, or_, select, update
 
-from db import ledger
+from db.dialect import alone, hold
 from db.engine import Store
-from db.ledger import ATTEMPT, JOB
-from db.queue import BATCH, BODY
-from db.states import AttemptState, BatchState, JobState, Lane
+from db.ledger import ATTEMPT
+from db.queue import BATCH
+from db.states import AttemptState, BatchState
 from db.tables import Batch
 
-_ROWS_A_PAGE = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Queued rows of one model that can be packed together."""
-
-    provider: str
-    model: str
-    rows: int
-
-
-def waiting(store: Store, now: datetime) -> list[Waiting]:
-    """What is due for the batch lane, by provider and model."""
-    with store.read() as connection:
-        groups = (
-            select(JOB.c.provider, JOB.c.model, func.count()).where(_due(now)).group_by(JOB.c.provider, JOB.c.model)
-        )
-        return [Waiting(*row) for row in connection.execute(groups)]
-
-
-def _due(now: datetime) -> Any:
-    queued = and_(JOB.c.state == JobState.QUEUED.value, JOB.c.lane == Lane.BATCH.value)
-    return and_(queued, JOB.c.run_after <= now)
-
-
-def pack(
-    store: Store, batch_id: str, group: Waiting, *, base_url: str, max_rows: int, max_bytes: int, now: datetime
-) -> int:
-    """Put due jobs into a new batch, their attempts open, in one transaction; how many, 0 when none is left.
-
-    Earliest `leave_by` first. `max_bytes` bounds the bodies; the caller leaves room for what goes around them.
-    """
-    due = and_(_due(now), JOB.c.provider == group.provider, JOB.c.model == group.model)
-    order = (JOB.c.leave_by.is_(None), JOB.c.leave_by, JOB.c.id)
-    with store.write() as connection:
-        count, leave_by = _fitting(connection, due, order, max_rows, max_bytes)
-        if not count:
-            return 0
-        new = {"id": batch_id, "state": BatchState.PACKED.value, "provider": group.provider, "base_url": base_url}
-        times = {"packed_at": now, "next_poll_at": now, "leave_by": leave_by}
-        counts = {"model": group.model, "rows": count, "create_tries": 0, "done": 0}
-        connection.execute(insert(BATCH).values(new | times | counts))
-        chosen = select(JOB.c.id).where(due).order_by(*order).limit(count)
-        held = {"state": JobState.SUBMITTED.value, "batch_id": batch_id, "attempts": JOB.c.attempts + 1}
-        connection.execute(update(JOB).where(JOB.c.id.in_(chosen)).values(held))
-        ledger.open_batch(connection, batch_id, now)
-    return count
-
-
-def _fitting(
-    connection: Connection, due: Any, order: Sequence[Any], max_rows: int, max_bytes: int
-) -> tuple[int, datetime | None]:
-    size = func.length(cast(BODY.c.body, LargeBinary))
-    rows = connection.execute(
-        select(size, JOB.c.leave_by).join(BODY, BODY.c.job_id == JOB.c.id).where(due).order_by(*order).limit(max_rows)
-    )
-    count, total, earliest = 0, 0, None
-    for length, leave_by in rows:
-        total += length
-        if count and total > max_bytes:
-            break
-        count += 1
-        earliest = earliest or leave_by
-    return count, earliest
-
-
-def take(store: Store, by: str, until: datetime, now: datetime) -> list[Batch]:
-    """The open batches that are due, under a lease, so that one worker at a time moves each."""
+def take(store: Store, by: str, until: datetime, now: datetime, batch_id: str | None = None) -> list[Batch]:
+    """The open batches that are due, or this one if it is, under a lease, so that one worker at a time moves each."""
     free = or_(BATCH.c.lease_until.is_(None), BATCH.c.lease_until < now)
     due = and_(BATCH.c.state != BatchState.IMPORTED.value, BATCH.c.next_poll_at <= now, free)
+    if batch_id is not None:
+        due = and_(BATCH.c.id == batch_id, due)
+    # On PostgreSQL: what another worker takes or moves now is left to it.
+    free_now = select(BATCH.c.id).where(due).with_for_update(skip_locked=True, key_share=True).cte("free")
     with store.write() as connection:
-        taking = update(BATCH).where(due).values(lease_by=by, lease_until=until).returning(*BATCH.c)
+        leased = update(BATCH).where(BATCH.c.id.in_(select(free_now.c.id))).values(lease_by=by, lease_until=until)
+        taking = leased.returning(*BATCH.c)
         return sorted((Batch(**row._mapping) for row in connection.execute(taking).all()), key=lambda row: row.id)
+
+
+def renew(store: Store, batch_id: str, by: str, until: datetime) -> bool:
+    """Hold on to a batch; False when it is another's by now, so that nothing more may be done to it."""
+    where = and_(BATCH.c.id == batch_id, BATCH.c.lease_by == by)
+    return _move(store, where, {"lease_until": until})
 
 
 def get(store: Store, batch_id: str) -> Batch | None:
@@ -104,81 +47,21 @@ def recent(store: Store, limit: int) -> list[Batch]:
         return [Batch(**row._mapping) for row in rows]
 
 
-def release(store: Store, by: str) -> None:
-    """Give back every batch that this owner held."""
-    with store.write() as connection:
-        connection.execute(update(BATCH).where(BATCH.c.lease_by == by).values(lease_by=None, lease_until=None))
-
-
-def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str]]:
-    """Job, attempt and body of every row that is still to be sent, in the order of the jobs, a page at a time."""
-    after = ""
-    while True:
-        page = (
-            select(ATTEMPT.c.job_id, ATTEMPT.c.n, BODY.c.body)
-            .join(BODY, BODY.c.job_id == ATTEMPT.c.job_id)
-            .where(ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.SENT.value, ATTEMPT.c.job_id > after)
-            .order_by(ATTEMPT.c.job_id)
-            .limit(_ROWS_A_PAGE)
-        )
-        with store.read() as connection:
-            rows = connection.execute(page).all()
-        for row in rows:
-            yield tuple(row)
-        if len(rows) < _ROWS_A_PAGE:
-            return
-        after = rows[-1].job_id
-
-
-def open_rows(store: Store, batch_id: str, limit: int) -> list[tuple[str, int]]:
-    """Attempts of the batch that nothing has settled yet."""
-    with store.read() as connection:
-        rows = select(ATTEMPT.c.job_id, ATTEMPT.c.n).where(
-            ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.SENT.value
-        )
-        return [tuple(row) for row in connection.execute(rows.limit(limit))]
-
-
-def holds(store: Store, batch_id: str, job_id: str, n: int) -> bool:
-    """Whether this attempt is a row of the batch."""
-    with store.read() as connection:
-        row = select(ATTEMPT.c.batch_id).where(ATTEMPT.c.job_id == job_id, ATTEMPT.c.n == n)
-        return connection.scalar(row) == batch_id
-
-
-def row_at(store: Store, batch_id: str, line: int) -> tuple[str, int] | None:
-    """The attempt on a line of the batch's file, counted from 1."""
-    with store.read() as connection:
-        rows = select(ATTEMPT.c.job_id, ATTEMPT.c.n).where(
-            ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.SENT.value
-        )
-        row = connection.execute(rows.order_by(ATTEMPT.c.job_id).offset(line - 1).limit(1)).first()
-        return tuple(row) if row else None
-
-
-def judged(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str | None, int]]:
-    """Body, post-process command and number of earlier answers of those jobs whose answers must be looked at whole."""
-    whole = or_(BODY.c.post_process.is_not(None), BODY.c.body.contains('"response_format"'))
-    with store.read() as connection:
-        query = select(*BODY.c, ledger.ANSWERED.label("answered")).join(JOB, JOB.c.id == BODY.c.job_id)
-        rows = connection.execute(query.where(BODY.c.job_id.in_(job_ids), whole))
-        return {row.job_id: (row.body, row.post_process, row.answered) for row in rows}
-
-
-def never_ran(store: Store, job_ids: Sequence[str]) -> dict[str, int]:
-    """How many attempts of each job expired or were cancelled before they ran, where there are any."""
-    idle = [AttemptState.EXPIRED.value, AttemptState.CANCELLED.value]
-    counted = select(ATTEMPT.c.job_id, func.count()).where(ATTEMPT.c.job_id.in_(job_ids), ATTEMPT.c.state.in_(idle))
-    with store.read() as connection:
-        return {str(job_id): int(times) for job_id, times in connection.execute(counted.group_by(ATTEMPT.c.job_id))}
+def release(store: Store, batch_id: str, by: str) -> None:
+    """Give back a batch, if this owner still holds it."""
+    _move(store, and_(BATCH.c.id == batch_id, BATCH.c.lease_by == by), {"lease_by": None, "lease_until": None})
 
 
 def unresolved_create(store: Store, batch: Batch) -> bool:
     """Whether another batch of the same provider has a create whose outcome is not known."""
+    with store.read() as connection:
+        return _unresolved(connection, batch)
+
+
+def _unresolved(connection: Connection, batch: Batch) -> bool:
     unclear = and_(BATCH.c.create_intent_at.is_not(None), BATCH.c.provider_batch_id.is_(None), BATCH.c.id != batch.id)
     open_ = and_(BATCH.c.provider == batch.provider, BATCH.c.state != BatchState.IMPORTED.value)
-    with store.read() as connection:
-        return connection.execute(select(BATCH.c.id).where(unclear, open_).limit(1)).first() is not None
+    return connection.execute(select(BATCH.c.id).where(unclear, open_).limit(1)).first() is not None
 
 
 # Each move below names the state that it leaves, so a worker that lost its lease while it was paused changes nothing.
@@ -186,7 +69,12 @@ def unresolved_create(store: Store, batch: Batch) -> bool:
 
 def _move(store: Store, where: Any, values: dict[str, Any], *, durable: bool = False) -> bool:
     with store.write(durable=durable) as connection:
-        return connection.execute(update(BATCH).where(where).values(values)).rowcount == 1
+        return _moved(connection, where, values)
+
+
+def _moved(connection: Connection, where: Any, values: dict[str, Any]) -> bool:
+    hold(connection, select(BATCH.c.id).where(where).order_by(BATCH.c.id))  # it sees what came before it ends
+    return connection.execute(update(BATCH).where(where).values(values)).rowcount == 1
 
 
 def intend_upload(store: Store, batch: Batch, rows: int, now: datetime) -> bool:
@@ -214,24 +102,43 @@ def upload_anew(store: Store, batch: Batch) -> bool:
     return _move(store, where, gone, durable=True)
 
 
-def intend_create(store: Store, batch: Batch, now: datetime) -> bool:
-    """Win the right to POST the batch; False when another worker has it."""
+def held_up(store: Store, batch: Batch, until: datetime, why: str) -> bool:
+    """The provider's queue was full: what it made of the file ran nothing, so the same file is sent again at `until`."""
+    where = and_(BATCH.c.id == batch.id, BATCH.c.provider_batch_id == batch.provider_batch_id,
+                 BATCH.c.state == BatchState.SUBMITTED.value)  # fmt: skip
+    gone = {"provider_batch_id": None, "create_intent_at": None, "status": None, "submitted_at": None}
+    waits = {"state": BatchState.UPLOADED.value, "expires_at": None, "next_poll_at": until, "error": why}
+    return _move(store, where, gone | waits, durable=True)
+
+
+def intend_create(store: Store, batch: Batch, now: datetime, *, only: bool = False) -> bool:
+    """Win the right to POST the batch; False when another worker has it.
+
+    `only`: also False while another create at its provider is unclear, for where they could not be told apart.
+    """
     same = BATCH.c.create_intent_at.is_not_distinct_from(batch.create_intent_at)
     where = and_(BATCH.c.id == batch.id, BATCH.c.state == batch.state, same, BATCH.c.provider_batch_id.is_(None))
-    return _move(store, where, {"create_intent_at": now, "create_tries": BATCH.c.create_tries + 1}, durable=True)
+    intent = {"create_intent_at": now, "create_tries": BATCH.c.create_tries + 1}
+    with store.write(durable=True) as connection:
+        if only:
+            alone(connection, f"create at {batch.provider}")
+            if _unresolved(connection, batch):
+                return False
+        return _moved(connection, where, intent)
 
 
-def forget_intent(store: Store, batch: Batch) -> bool:
-    """A clear refusal: nothing was created, so the next create may go out at once."""
-    where = and_(BATCH.c.id == batch.id, BATCH.c.provider_batch_id.is_(None))
-    column = "upload_intent_at" if batch.state == BatchState.PACKED.value and not batch.create_intent_at else None
-    return _move(store, where, {column or "create_intent_at": None})
+def forget_intent(store: Store, batch: Batch, intent_at: datetime) -> bool:
+    """Nothing was created under the intent of that time, so the next POST may go out at once."""
+    column = BATCH.c.upload_intent_at if batch.state == BatchState.PACKED.value else BATCH.c.create_intent_at
+    where = and_(BATCH.c.id == batch.id, BATCH.c.provider_batch_id.is_(None), column == intent_at)
+    return _move(store, where, {column.name: None})
 
 
 def created(store: Store, batch_id: str, *, provider_batch_id: str, status: str, expires_at: datetime | None,
             next_poll_at: datetime, now: datetime) -> bool:  # fmt: skip
-    """The batch is at the provider under this id; False when it was known under another already."""
-    where = and_(BATCH.c.id == batch_id, BATCH.c.provider_batch_id.is_(None))
+    """The batch is at the provider under this id; False when it was known under another already, or was given up."""
+    open_ = BATCH.c.state != BatchState.IMPORTED.value
+    where = and_(BATCH.c.id == batch_id, BATCH.c.provider_batch_id.is_(None), open_)
     known = {"state": BatchState.SUBMITTED.value, "provider_batch_id": provider_batch_id, "status": status}
     times = {"submitted_at": now, "expires_at": expires_at, "next_poll_at": next_poll_at, "error": None}
     return _move(store, where, known | times, durable=True)
@@ -257,7 +164,8 @@ def ended(store: Store, batch_id: str, *, status: str, done: int, output_file_id
     """The provider will not change it any more."""
     where = and_(BATCH.c.id == batch_id, BATCH.c.state == BatchState.SUBMITTED.value)
     files = {"output_file_id": output_file_id or None, "error_file_id": error_file_id or None}
-    final = {"state": BatchState.ENDED.value, "status": status, "done": done, "error": error, "ended_at": now}
+    final = {"state": BatchState.ENDED.value, "status": status, "done": done, "error": error, "ended_at": now,
+             "next_poll_at": now}  # fmt: skip
     return _move(store, where, files | final)
 
 
@@ -273,11 +181,3 @@ def wait(store: Store, batch_id: str, until: datetime, *, error: str | None = No
     """Look at it again at `until`; `error` says what it waits for."""
     where = and_(BATCH.c.id == batch_id, BATCH.c.state != BatchState.IMPORTED.value)
     return _move(store, where, {"next_poll_at": until, "error": error} | ({"state": state.value} if state else {}))
-
-
-def next_due(store: Store, base_urls: Iterable[str]) -> datetime | None:
-    """When the next open batch at these addresses is to be looked at; None when there is none."""
-    with store.read() as connection:
-        here = and_(BATCH.c.state != BatchState.IMPORTED.value, BATCH.c.base_url.in_(list(base_urls)))
-        still = select(BATCH.c.next_poll_at).where(here)
-        return connection.scalar(still.order_by(BATCH.c.next_poll_at).limit(1))

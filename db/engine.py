@@ -1,47 +1,105 @@
-"""Open the database: SQLite in WAL mode, writers under BEGIN IMMEDIATE, files for their owner only."""
+"""Open the database: a SQLite file of its owner's, or PostgreSQL when one machine is not enough.
 
+On SQLite (WAL) writers take their turn under BEGIN IMMEDIATE. On PostgreSQL they work side by side under READ
+COMMITTED: `db/dialect.py` says what holds there.
+"""
+
+import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine, PoolProxiedConnection, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from db.wal import Checkpointer
+
 BUSY_MS = 30_000  # a writer waits this long for another before it gives up
+AWAY_S = 30.0  # a server that restarts is waited for
+POSTGRES = ("postgresql+psycopg", "postgresql", "postgres")  # the ways its URL is written
+
+_LOOK_AGAIN_S = 0.2
+_TRIES = 3
 
 
 class StoreError(Exception):
     """The database cannot be used as asked; the message says which, why and what to do."""
 
 
+class StoreAway(StoreError):
+    """The database is away for now, or others were in the way: nothing was kept of this, it can be tried again."""
+
+
 class Store:
     """One database. `read()` and `write()` are short transactions; none is held over a call to a provider."""
 
-    def __init__(self, url: str, engine: Engine, path: Path | None) -> None:
-        self.url = url
-        self.path = path
-        self.turn = threading.Lock()  # writers of one process queue here: SQLite itself would let them sleep and starve
+    def __init__(self, url: URL, engine: Engine, path: Path | None) -> None:
+        self.url = url.render_as_string(hide_password=True) if path is None else f"sqlite:///{path}"
+        self.path = path  # None on PostgreSQL
+        self._given = url
         self._engine = engine
-        self._writer = engine.execution_options(sqlite_begin="IMMEDIATE", sqlite_sync="NORMAL")
-        # What stops a second bill must survive a power cut, not only a killed process.
-        self._durable = engine.execution_options(sqlite_begin="IMMEDIATE", sqlite_sync="FULL")
+        # Writers of one process queue here: SQLite itself would let them sleep and starve.
+        self.turn: AbstractContextManager[Any] = nullcontext() if path is None else threading.Lock()
+        self._log = Checkpointer(path) if path else None
+        self._seen = False  # it has answered, so a server that is away now is one that restarts
+        self._reader, self._writer, self._durable = (_sqlite if path else _postgres)(engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view; never waits for a writer."""
-        with _told(self.url), self._engine.begin() as connection:
+        with self._told(), self._begun(self._reader) as connection:
             yield connection
 
     @contextmanager
     def write(self, *, durable: bool = False) -> Iterator[Connection]:
-        """The one writer until the block ends; `durable` syncs the disk before it returns."""
-        with self.turn, _told(self.url), (self._durable if durable else self._writer).begin() as connection:
+        """The one writer of a SQLite file, one of many on PostgreSQL; `durable` syncs the disk before it returns."""
+        with self.turn:
+            with self._told(), self._begun(self._durable if durable else self._writer) as connection:
+                yield connection
+            self.tidy()
+
+    @contextmanager
+    def _begun(self, engine: Engine) -> Iterator[Connection]:
+        with self._connected(engine) as connection, connection.begin():
             yield connection
+
+    def _connected(self, engine: Engine) -> Connection:
+        """A connection; a server that was there and is away is waited for, since nothing has begun yet."""
+        end = monotonic() + AWAY_S
+        while True:
+            try:
+                connection = engine.connect()
+            except DBAPIError as error:
+                if not self._seen or monotonic() > end or not _passing(error):
+                    raise
+                sleep(_LOOK_AGAIN_S)
+            else:
+                self._seen = True
+                return connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What a driver says, in words of ours: what, where, what to do."""
+        try:
+            yield
+        except Exception as error:  # COPY and SQLite's BEGIN go to the drivers themselves
+            text = _said_by_sqlite(error) if self.path else _said_by_postgres(error, self._given)
+            if text is None:
+                raise
+            kind = StoreAway if _passing(error) else StoreError
+            raise kind(f"database {self.url} {text}") from error
+
+    def tidy(self) -> None:
+        """After a write, in the turn of writers: keep SQLite's log from growing without bound."""
+        if self._log:
+            self._log.look()
 
     def raw(self) -> PoolProxiedConnection:
         """The driver's own connection, for what cannot pay for more; whoever takes it closes it."""
@@ -54,37 +112,92 @@ class Store:
 
     def close(self) -> None:
         """Close every connection."""
+        if self._log:
+            self._log.close()
         self._engine.dispose()
 
 
-@contextmanager
-def _told(url: str) -> Iterator[None]:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def repeatable(function: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[Store, P], R]:
+    """Run it again after the database was away: a second run changes nothing that a first one did already."""
+
+    @wraps(function)
+    def tried(store: Store, /, *args: P.args, **named: P.kwargs) -> R:
+        for _ in range(_TRIES - 1):
+            try:
+                return function(store, *args, **named)
+            except StoreAway:
+                sleep(_LOOK_AGAIN_S)
+        return function(store, *args, **named)
+
+    return tried
+
+
+def _sqlite(engine: Engine) -> tuple[Engine, Engine, Engine]:
+    """A reader, a writer, and a writer of what stops a second bill: that must survive a power cut, too."""
+    levels = [engine.execution_options(sqlite_begin="IMMEDIATE", sqlite_sync=sync) for sync in ("NORMAL", "FULL")]
+    return engine, levels[0], levels[1]
+
+
+def _postgres(engine: Engine) -> tuple[Engine, Engine, Engine]:
+    """The same; every commit of a PostgreSQL server is durable unless its owner set it otherwise."""
+    reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return reader, engine, engine
+
+
+def _said_by_sqlite(error: BaseException) -> str | None:
+    name = getattr(getattr(error, "orig", error), "sqlite_errorname", "") or ""
+    known = {
+        "SQLITE_NOTADB": "is not a SQLite database; name another file with SHUNTER_DATABASE_URL",
+        "SQLITE_READONLY": "cannot be written; check the rights of the file and its folder",
+        "SQLITE_CANTOPEN": "cannot be opened; check the rights of the file and its folder",
+        "SQLITE_FULL": "has no room to grow; the disk is full",
+        "SQLITE_BUSY": f"was locked by another process for {BUSY_MS // 1000} s; try again",
+        "SQLITE_CORRUPT": "is damaged; restore a backup (`shunter db backup` makes them)",
+    }
+    return next((text for prefix, text in known.items() if name.startswith(prefix)), None)
+
+
+def _said_by_postgres(error: BaseException, url: URL) -> str | None:
+    from db.postgres import said
+
+    return said(error, url)
+
+
+def _passing(error: BaseException) -> bool:
+    if isinstance(getattr(error, "orig", error), sqlite3.Error):
+        return False
+    from db.postgres import passing
+
+    return passing(error)
+
+
+def address(url: str) -> URL:
+    """The URL in its parts; StoreError when it is none, without repeating it: it may hold a password."""
     try:
-        yield
-    except (DBAPIError, sqlite3.Error) as error:  # BEGIN goes to the driver itself
-        name = getattr(getattr(error, "orig", error), "sqlite_errorname", "") or ""
-        known = {
-            "SQLITE_NOTADB": "is not a SQLite database; name another file with SHUNTER_DATABASE_URL",
-            "SQLITE_READONLY": "cannot be written; check the rights of the file and its folder",
-            "SQLITE_CANTOPEN": "cannot be opened; check the rights of the file and its folder",
-            "SQLITE_FULL": "has no room to grow; the disk is full",
-            "SQLITE_BUSY": f"was locked by another process for {BUSY_MS // 1000} s; try again",
-            "SQLITE_CORRUPT": "is damaged; restore a backup (`shunter db backup` makes them)",
-        }
-        for prefix, text in known.items():
-            if name.startswith(prefix):
-                raise StoreError(f"database {url} {text}") from error
-        raise
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        hint = "write sqlite:////folder/shunter.db or postgresql+psycopg://USER@HOST/DATABASE"
+        raise StoreError(f"the database URL is not understood; {hint}") from None
 
 
 def connect(url: str) -> Store:
-    """The database at `url` (`sqlite:///PATH`), its file made for its owner only; StoreError when it cannot be."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise StoreError(f"database URL {url!r} is not understood; write sqlite:////folder/shunter.db") from None
+    """The database at `url`; StoreError when it cannot be.
+
+    `sqlite:///PATH` is a file, made for its owner only; `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE` a server's,
+    which is asked at the first use.
+    """
+    parsed = address(url)
+    if parsed.drivername in POSTGRES:
+        return _connect_postgres(parsed)
     if parsed.get_backend_name() != "sqlite":
-        raise StoreError(f"database {parsed.get_backend_name()!r} is not supported yet; write sqlite:////folder/x.db")
+        raise StoreError(
+            f"database {parsed.drivername!r} is not supported; "
+            "write sqlite:////folder/shunter.db or postgresql+psycopg://USER@HOST/DATABASE"
+        )
     if not parsed.database or parsed.database == ":memory:":
         raise StoreError("a database in memory would be gone with the process; write sqlite:////folder/shunter.db")
     path = Path(parsed.database).expanduser().absolute()
@@ -92,14 +205,30 @@ def connect(url: str) -> Store:
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_MS / 1000}, hide_parameters=True)
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
-    return Store(f"sqlite:///{path}", engine, path)
+    return Store(parsed, engine, path)
+
+
+def _connect_postgres(url: URL) -> Store:
+    try:
+        from db.postgres import open_engine
+    except ImportError as error:
+        raise StoreError(f"PostgreSQL needs psycopg, which cannot be loaded ({error}); install shunter anew") from None
+    return Store(url, open_engine(url), None)
 
 
 def _make_private(path: Path) -> None:
-    """Make the file 0600 before SQLite would make it 0644; its -wal and -shm inherit that."""
+    """Make the file 0600 before SQLite would make it 0644; its -wal and -shm inherit that.
+
+    One that is there is not opened: closing it would drop the locks that this process has on it by other connections.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise StoreError(
             f"database {path} cannot be opened for writing ({error.strerror}); "
@@ -110,7 +239,8 @@ def _make_private(path: Path) -> None:
 def _on_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver begins no transaction of its own: BEGIN is ours
     pragmas = "journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"
-    for pragma in (*pragmas, "wal_autocheckpoint=4000"):  # pages of 4 KiB; KiB of memory
+    # `db/wal.py` checkpoints; a log that was started anew is cut to what is in it, so that its size tells.
+    for pragma in (*pragmas, "wal_autocheckpoint=0", "journal_size_limit=0"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -3,9 +3,9 @@
 import secrets
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from db.engine import Store
+from db.dialect import upsert
+from db.engine import Store, repeatable
 from db.tables import Setting, table
 
 SETTING = table(Setting)
@@ -17,6 +17,7 @@ def get(store: Store, key: str) -> str | None:
         return connection.scalar(select(SETTING.c.value).where(SETTING.c.key == key))
 
 
+@repeatable
 def put(store: Store, key: str, value: str) -> None:
     """Set a key."""
     with store.write() as connection:
@@ -24,6 +25,7 @@ def put(store: Store, key: str, value: str) -> None:
         connection.execute(setting.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
 
+@repeatable
 def install(store: Store) -> str:
     """The mark of this database on what it makes at a provider; made at first use."""
     with store.write() as connection:

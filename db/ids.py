@@ -29,4 +29,18 @@ def custom_id(job_id: str, n: int) -> str:
 def parse_custom_id(text: str) -> tuple[str, int] | None:
     """The job and the attempt that a custom_id names; None when it is not one of ours."""
     job_id, _, n = text.rpartition("_")
-    return (job_id, int(n)) if len(job_id) == 26 and n.isdecimal() else None
+    ours = len(job_id) == 26 and n.isdecimal() and len(n) < 10
+    return (job_id, int(n)) if ours else None
+
+
+COPIES = 1000
+
+
+def copy(n: int, k: int) -> int:
+    """The number of the attempt that stands for the k-th further bill of try `n`: no count of tries comes so far."""
+    return n + k * COPIES
+
+
+def copied(n: int) -> tuple[int, int]:
+    """The try that an attempt's number stands for, and which further bill of it: 0 for the try itself."""
+    return n % COPIES, n // COPIES

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, insert, literal, select, update
@@ -15,10 +16,20 @@ ATTEMPT: Table = table(Attempt)
 JOB: Table = table(Job)
 DECISION: Table = table(Decision)
 
+BUSY = "busy"  # the outcome of an attempt that a limit or an overload turned away
+
 # How many attempts of the job in the outer statement brought an answer.
 ANSWERED = (
     select(func.count())
     .where(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.state == AttemptState.OK.value)
+    .correlate(JOB)
+    .scalar_subquery()
+)
+
+# How many of them never ran, since the provider had no room for them.
+TURNED_AWAY = (
+    select(func.count())
+    .where(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.outcome == BUSY, ATTEMPT.c.state == AttemptState.FAILED.value)
     .correlate(JOB)
     .scalar_subquery()
 )
@@ -76,24 +87,23 @@ class Settled:
 
 
 _NOW = bindparam("b_now", type_=ATTEMPT.c.sent_at.type)
-_OPENED = (
-    select(
-        JOB.c.id.label("job_id"),
-        JOB.c.attempts.label("n"),
-        literal(AttemptState.SENT.value).label("state"),
-        JOB.c.lane,
-        JOB.c.tier,
-        JOB.c.provider,
-        JOB.c.model,
-        JOB.c.batch_id,
-        _NOW.label("sent_at"),
-        literal(CostSource.UNKNOWN.value).label("cost_source"),
-        DECISION.c.cost_p90_nano.label("at_risk_nano"),
-    )
-    .join(DECISION, DECISION.c.id == JOB.c.decision_id)
-    .where(JOB.c.id == bindparam("b_id"))
-)
-_OPEN = Prepared(insert(ATTEMPT).from_select([column.name for column in _OPENED.selected_columns], _OPENED))
+_OPENED = select(
+    JOB.c.id.label("job_id"),
+    JOB.c.attempts.label("n"),
+    literal(AttemptState.SENT.value).label("state"),
+    JOB.c.lane,
+    JOB.c.tier,
+    JOB.c.provider,
+    JOB.c.model,
+    JOB.c.batch_id,
+    _NOW.label("sent_at"),
+    literal(CostSource.UNKNOWN.value).label("cost_source"),
+    DECISION.c.cost_p90_nano.label("at_risk_nano"),
+).join(DECISION, DECISION.c.id == JOB.c.decision_id)
+_NAMES = [column.name for column in _OPENED.selected_columns]
+_OPEN = Prepared(insert(ATTEMPT).from_select(_NAMES, _OPENED.where(JOB.c.id == bindparam("b_id"))))
+_PACKED = _OPENED.where(JOB.c.batch_id == bindparam("b_batch_id")).order_by(JOB.c.id)
+_OPEN_BATCH = insert(ATTEMPT).from_select(_NAMES, _PACKED)
 
 
 def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> None:
@@ -106,12 +116,11 @@ def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> N
 
 def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:
     """Open the attempts of every job that was just packed into the batch."""
-    ids = connection.scalars(select(JOB.c.id).where(JOB.c.batch_id == batch_id).order_by(JOB.c.id)).all()
-    open_for(connection, ids, now)
+    connection.execute(_OPEN_BATCH, {"b_batch_id": batch_id, "b_now": now})
 
 
 _GIVEN: dict[str, BindParameter[Any]] = {field.name: bindparam(f"b_{field.name}") for field in fields(Charge)}
-_CLOSE = (
+_CLOSE = Prepared(
     update(ATTEMPT)
     .where(
         ATTEMPT.c.job_id == bindparam("b_job_id"),
@@ -137,9 +146,10 @@ def close(connection: Connection, settled: Sequence[Settled], now: datetime) -> 
 
     A second settlement of the same attempt changes nothing, so importing a batch again is harmless.
     """
-    rows = [
-        {"b_job_id": one.job_id, "b_n": one.n, "b_ended_at": now}
-        | {f"b_{name}": getattr(one.charge, name) for name in _GIVEN}
-        for one in settled
-    ]
-    return connection.execute(_CLOSE, rows).rowcount if rows else 0
+    ordered = sorted(settled, key=attrgetter("job_id", "n"))  # writers take them in one order, never in a circle
+    rows = [(one.job_id, one.n, now, *_charged(one.charge)) for one in ordered]
+    return _CLOSE.many(connection, _CLOSED, rows) if rows else 0
+
+
+_CLOSED = ("b_job_id", "b_n", "b_ended_at", *(f"b_{name}" for name in _GIVEN))
+_charged = attrgetter(*_GIVEN)

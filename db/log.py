@@ -4,9 +4,11 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select
+from sqlalchemy import Connection, bindparam, delete, select
 
-from db.engine import Store
+from db.bulk import Prepared
+from db.dialect import upsert
+from db.engine import Store, StoreError
 from db.ledger import ATTEMPT, JOB
 from db.states import FINAL, AttemptState, DeltaKind, JobState
 from db.tables import LoggedDelta, Result, among, table
@@ -39,12 +41,18 @@ class Tail(NamedTuple):
 
 
 _GIVEN: dict[str, Any] = {name: bindparam(f"b_{name}", type_=DELTA.c[name].type) for name in Piece._fields}
-_OPEN = exists().where(
-    ATTEMPT.c.job_id == bindparam("b_job_id"),
-    ATTEMPT.c.n == bindparam("b_attempt"),
-    among(ATTEMPT.c.state, (AttemptState.SENT,)),
+_OPEN = (
+    select(*_GIVEN.values())
+    .select_from(ATTEMPT)
+    .where(
+        ATTEMPT.c.job_id == bindparam("b_job_id"),
+        ATTEMPT.c.n == bindparam("b_attempt"),
+        among(ATTEMPT.c.state, (AttemptState.SENT,)),
+    )
+    .with_for_update(read=True)  # on PostgreSQL: no piece can come after the settlement that drops them
 )
-_APPEND = insert(DELTA).from_select(list(_GIVEN), select(*_GIVEN.values()).where(_OPEN))
+_APPEND = upsert(DELTA).from_select(list(_GIVEN), _OPEN).on_conflict_do_nothing()
+_APPEND_MANY = Prepared(_APPEND)
 _PRUNE = delete(DELTA).where(DELTA.c.job_id == bindparam("b_job_id"), DELTA.c.attempt <= bindparam("b_attempt"))
 _HEAD = (
     select(JOB.c.state, JOB.c.attempts, RESULT.c.attempt, RESULT.c.text, RESULT.c.partial)
@@ -61,8 +69,8 @@ class Writer:
     """The one writer of a process. It runs for every few deltas, so it goes past SQLAlchemy: a third of the work."""
 
     def __init__(self, store: Store) -> None:
-        self._raw = store.raw()
-        self._turn = store.turn
+        self._store = store
+        self._raw = store.raw() if store.path else None
         compiled = _APPEND.compile(dialect=store.dialect)
         self._statement = str(compiled)
         self._names = [name.removeprefix("b_") for name in compiled.positiontup or ()]
@@ -72,13 +80,16 @@ class Writer:
 
         False when the database was busy or full, so that the same is to be written later.
         """
+        if self._raw is None:
+            return self._append_shared(pieces)
         rows = [tuple(getattr(piece, name, AttemptState.SENT.value) for name in self._names) for piece in pieces]
-        with self._turn:
+        with self._store.turn:
             cursor = self._raw.cursor()
             try:
                 cursor.execute("BEGIN IMMEDIATE")
                 cursor.executemany(self._statement, rows)
                 cursor.execute("COMMIT")
+                self._store.tidy()
             except sqlite3.OperationalError:
                 return False
             finally:
@@ -86,9 +97,20 @@ class Writer:
                 cursor.close()
         return True
 
+    def _append_shared(self, pieces: Iterable[Piece]) -> bool:
+        """The same on PostgreSQL, where a connection can be lost, and attempts are held in one order by all writers."""
+        rows = [{f"b_{name}": value for name, value in piece._asdict().items()} for piece in sorted(pieces)]
+        try:
+            with self._store.write() as connection:
+                _APPEND_MANY.run(connection, rows)
+        except StoreError:
+            return False
+        return True
+
     def close(self) -> None:
         """Give the connection back."""
-        self._raw.close()
+        if self._raw is not None:
+            self._raw.close()
 
 
 def prune(connection: Connection, attempts: Iterable[tuple[str, int]]) -> None:

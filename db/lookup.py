@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
+from db.claims import BODY
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
 from db.log import RESULT
 from db.money import usd
-from db.queue import BODY
 from db.states import FINAL, JobState
 
 PAGE = 50
@@ -45,11 +45,13 @@ def jobs(
     after: str | None = None,
     limit: int = PAGE,
     submission: str | None = None,
+    which: ColumnElement[bool] | None = None,
 ) -> dict[str, Any]:
-    """A page of jobs, newest first: {"jobs": […], "next": …}; give `next` as `after` to go on."""
+    """A page of jobs, newest first: {"jobs": […], "next": …}; give `next` as `after` to go on. `which` is of triage."""
     query = _jobs().order_by(JOB.c.id.desc()).limit(limit + 1)
     for column, value in ((JOB.c.state, state), (JOB.c.submission_id, submission)):
         query = query.where(column == value) if value else query
+    query = query if which is None else query.where(which)
     query = query.where(JOB.c.id < after) if after else query
     with store.read() as connection:
         rows = connection.execute(query).mappings().all()

@@ -4,12 +4,14 @@ An old one is never edited: a change of a table comes with a new file in `db/sch
 MIGRATIONS.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 
 from sqlalchemy import Connection, text
 
+from db.dialect import alone
 from db.engine import Store, StoreError
 
 
@@ -33,17 +35,27 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first, m002_streams
 
 def version(connection: Connection) -> int:
     """The number of the last migration that this database has; 0 for an empty one."""
-    known = connection.execute(text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migration'")).first()
+    known = "migration" in _tables(connection)
     return connection.scalar(text("SELECT coalesce(max(number), 0) FROM migration")) or 0 if known else 0
+
+
+_TABLES = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
+    "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
+}
+
+
+def _tables(connection: Connection) -> set[str]:
+    return set(connection.scalars(text(_TABLES[connection.dialect.name])))
 
 
 def migrate(store: Store) -> int:
     """Bring the database up to date; how many migrations were applied. StoreError for one from a newer version."""
     with store.read() as connection:
         found = version(connection)
-        if not found and connection.execute(text("SELECT 1 FROM sqlite_master WHERE type = 'table'")).first():
+        if not found and _tables(connection):
             raise StoreError(
-                f"database {store.url} holds the tables of another program; name another file with SHUNTER_DATABASE_URL"
+                f"database {store.url} holds the tables of another program; name another with SHUNTER_DATABASE_URL"
             )
     if found > len(MIGRATIONS):
         raise StoreError(
@@ -53,6 +65,7 @@ def migrate(store: Store) -> int:
     if found == len(MIGRATIONS):
         return 0
     with store.write(durable=True) as connection:
+        alone(connection, "migrate")
         found = version(connection)  # another process may have been first
         for number, change in enumerate(MIGRATIONS[found:], start=found + 1):
             change(connection)
@@ -69,5 +82,12 @@ def _record(connection: Connection, number: int, name: str) -> None:
 
 def _run(connection: Connection, name: str) -> None:
     script = files("db.schema").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    if connection.dialect.name == "postgresql":
+        for word, theirs in _IN_POSTGRESQL.items():
+            script = re.sub(rf"\b{word}\b", theirs, script)
     for statement in script.split(";\n"):
         connection.exec_driver_sql(statement)
+
+
+# The files are written in SQLite's words. Text compares by its bytes on both, so that ids sort by their time.
+_IN_POSTGRESQL = {"DATETIME": "TIMESTAMP WITH TIME ZONE", "FLOAT": "DOUBLE PRECISION", "TEXT": 'TEXT COLLATE "C"'}

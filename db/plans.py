@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import and_, select, update
 
+from db.dialect import hold, within
 from db.engine import Store
 from db.ledger import DECISION, JOB
 from db.states import JobState, Lane, Tier
@@ -36,7 +37,7 @@ def next_steps(store: Store, job_ids: Iterable[str], now: datetime) -> dict[str,
     """The next step of each of the jobs whose hour to leave its lane has come."""
     query = select(JOB.c.id, JOB.c.step, DECISION.c.plan).join(DECISION, DECISION.c.id == JOB.c.decision_id)
     with store.read() as connection:
-        rows = connection.execute(query.where(JOB.c.id.in_(list(job_ids)), JOB.c.leave_by <= now)).all()
+        rows = connection.execute(query.where(within(JOB.c.id, list(job_ids), connection), JOB.c.leave_by <= now)).all()
     steps = {job_id: step_of(plan, step + 1) for job_id, step, plan in rows}
     return {job_id: step for job_id, step in steps.items() if step}
 
@@ -46,28 +47,36 @@ def leave_late(store: Store, now: datetime) -> int:
     return _leave(store, JOB.c.leave_by <= now)
 
 
+def leave_open_batch(store: Store, batch_id: str, now: datetime) -> int:
+    """Move the rows of a batch whose hour to leave it has come to their next step, while the batch is still open.
+
+    Their attempts stay open: what the batch still does of them is charged, too, and the first answer is the result.
+    """
+    inside = and_(JOB.c.batch_id == batch_id, JOB.c.leave_by <= now)
+    return _leave(
+        store, inside, JobState.SUBMITTED, {"batch_id": None, "run_after": now, "state": JobState.QUEUED.value}
+    )
+
+
 def leave_batch_lane(store: Store, provider: str, model: str) -> int:
     """Move queued batch jobs on because their server has no Batch API: to their next step, else to plain calls."""
     where = and_(JOB.c.lane == Lane.BATCH.value, JOB.c.provider == provider, JOB.c.model == model)
     return _leave(store, where)
 
 
-def _leave(store: Store, where: Any) -> int:
-    queued = and_(JOB.c.state == JobState.QUEUED.value, where)
-    groups = (
-        select(JOB.c.decision_id, JOB.c.step, DECISION.c.plan)
-        .join(DECISION, DECISION.c.id == JOB.c.decision_id)
-        .where(queued)
-        .distinct()
-    )
+def _leave(store: Store, where: Any, state: JobState = JobState.QUEUED, also: dict[str, Any] | None = None) -> int:
+    there = and_(JOB.c.state == state.value, where)
+    groups = select(JOB.c.decision_id, JOB.c.step).where(there).distinct()
     with store.read() as connection:  # most often there is nothing to move: look without the writer's lock
         if connection.execute(groups.limit(1)).first() is None:
             return 0
     moved = 0
     with store.write() as connection:
-        for decision_id, step, plan in connection.execute(groups).all():
+        hold(connection, select(JOB.c.id).where(there).order_by(JOB.c.id))
+        for decision_id, step in connection.execute(groups).all():
+            plan = connection.scalar(select(DECISION.c.plan).where(DECISION.c.id == decision_id)) or []
             onto = step_of(plan, step + 1) or Onto(step + 1, Lane.SYNC.value, Tier.DEFAULT.value, None)
             values = {"step": onto.step, "lane": onto.lane, "tier": onto.tier, "leave_by": onto.leave_by}
-            same = and_(queued, JOB.c.decision_id == decision_id, JOB.c.step == step)
-            moved += connection.execute(update(JOB).where(same).values(values)).rowcount
+            same = and_(there, JOB.c.decision_id == decision_id, JOB.c.step == step)
+            moved += connection.execute(update(JOB).where(same).values(values | (also or {}))).rowcount
     return moved

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, RowMapping, text
 from db.engine import Store
 from db.money import usd
 from db.states import JobState
+from db.words import DAY, LISTED, SECONDS, TAG, given, iso, parsed, said
 
 Row = dict[str, Any]
 
@@ -36,12 +37,14 @@ _COST = """
     count(DISTINCT attempt.job_id) AS jobs, count(*) AS attempts,
     coalesce(sum(attempt.input_tokens), 0) AS input_tokens, coalesce(sum(attempt.output_tokens), 0) AS output_tokens,
     sum(attempt.cost_nano) AS cost, sum(attempt.standard_nano) AS standard,
-    count(*) - count(attempt.cost_nano) AS unknown_attempts, sum(attempt.state = 'sent') AS open_attempts,
+    count(*) - count(attempt.cost_nano) AS unknown_attempts,
+    count(CASE WHEN attempt.state = 'sent' THEN 1 END) AS open_attempts,
     sum(CASE WHEN attempt.cost_nano IS NULL THEN attempt.at_risk_nano END) AS at_risk
 """
 _BOTH = "attempt.cost_nano IS NOT NULL AND attempt.standard_nano IS NOT NULL"
 _SAVINGS = f"""
-    sum({_BOTH}) AS attempts, count(*) - sum({_BOTH}) AS unknown_attempts,
+    count(CASE WHEN {_BOTH} THEN 1 END) AS attempts,
+    count(CASE WHEN NOT ({_BOTH}) THEN 1 END) AS unknown_attempts,
     coalesce(sum(CASE WHEN {_BOTH} THEN attempt.cost_nano END), 0) AS paid,
     coalesce(sum(CASE WHEN {_BOTH} THEN attempt.standard_nano END), 0) AS standard
 """
@@ -98,10 +101,9 @@ _MEASURES = (
     ("first_token_ms", "attempt.first_token_ms", _ATTEMPTS, "attempt.first_token_ms IS NOT NULL", "attempt"),
     ("call_ms", "attempt.total_ms", _ATTEMPTS,
      "attempt.total_ms IS NOT NULL AND attempt.state = 'ok' AND attempt.lane IN ('stream', 'sync')", "attempt"),
-    ("wait_s", "(julianday((SELECT min(sent_at) FROM attempt WHERE job_id = job.id)) - julianday(job.submitted_at))"
-     " * 86400", _JOBS, "job.attempts > 0", "job"),
-    ("turnaround_s", "(julianday(job.finished_at) - julianday(job.submitted_at)) * 86400", _JOBS,
-     "job.state = 'succeeded'", "job"),
+    ("wait_s", ("(SELECT min(sent_at) FROM attempt WHERE job_id = job.id)", "job.submitted_at"), _JOBS,
+     "job.attempts > 0", "job"),
+    ("turnaround_s", ("job.finished_at", "job.submitted_at"), _JOBS, "job.state = 'succeeded'", "job"),
 )  # fmt: skip
 MEASURES = tuple(measure[0] for measure in _MEASURES)
 
@@ -113,9 +115,10 @@ def latency(store: Store, by: Sequence[str], since: datetime | None = None, unti
     groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     with store.read() as connection:
         for name, value, source, counted, grouped in _MEASURES:
-            columns, names = _columns(by, grouped)
-            query = text(f"SELECT {columns} {value} AS value {source} AND {counted}")
-            for *key, number in connection.execute(query, _period(since, until) | names):
+            columns, names = _columns(connection, by, grouped)
+            measured = value if isinstance(value, str) else said(connection, SECONDS).format(*value)
+            query = text(f"SELECT {columns} {measured} AS value {source} AND {counted}")
+            for *key, number in connection.execute(query, given(connection, _period(since, until)) | names):
                 if number is not None:
                     groups.setdefault(tuple(key), {}).setdefault(name, []).append(float(number))
     rows = [dict(zip(by, key, strict=True)) | _spread(groups[key]) for key in sorted(groups, key=_sortable)]
@@ -141,25 +144,25 @@ def _sortable(key: tuple[Any, ...]) -> list[tuple[bool, str]]:
 
 
 def _grouped(connection: Connection, sums: str, source: str, by: Sequence[str], period: Row) -> list[Row]:
-    columns, names = _columns(by, "attempt")
-    order = ", ".join(str(n) for n in range(1, len(by) + 1))
-    group = f"GROUP BY {order} ORDER BY {order}" if by else "HAVING count(*) > 0"
+    columns, names = _columns(connection, by, "attempt")
+    places = [str(n) for n in range(1, len(by) + 1)]
+    order = ", ".join(f"{place} NULLS FIRST" for place in places)
+    group = f"GROUP BY {', '.join(places)} ORDER BY {order}" if by else "HAVING count(*) > 0"
     query = text(f"SELECT {columns} {sums} {source} {group}")
-    result = connection.execute(query, period | names)
+    result = connection.execute(query, given(connection, period) | names)
     keys = [*by, *list(result.keys())[len(by) :]]
     return [dict(zip(keys, row, strict=True)) for row in result]
 
 
-def _columns(by: Sequence[str], table: str) -> tuple[str, Row]:
+def _columns(connection: Connection, by: Sequence[str], table: str) -> tuple[str, Row]:
     """The SQL of the columns to group by, and the tags' names as parameters; ValueError for a word that is none."""
     time = {"attempt": "attempt.sent_at", "job": "job.submitted_at"}[table]
     known = {name: f"{table}.{name}" for name in ("lane", "model", "provider", "tier")}
-    known |= {"class": "decision.class", "day": f"substr({time}, 1, 10)"}
+    known |= {"class": "decision.class", "day": said(connection, DAY).format(time)}
     columns, names = "", {}
     for n, word in enumerate(by):
         if word.startswith("tag:") and word != "tag:":
-            value = f"SELECT value FROM json_each(job.tags) WHERE key = :tag{n}"  # noqa: S608 (n is a number)
-            columns += f"({value}) AS c{n}, "
+            columns += f"({said(connection, TAG).format(f'tag{n}')}) AS c{n}, "
             names[f"tag{n}"] = word.removeprefix("tag:")
         elif word in known:
             columns += f"{known[word]} AS c{n}, "
@@ -169,12 +172,10 @@ def _columns(by: Sequence[str], table: str) -> tuple[str, Row]:
 
 
 def _period(since: datetime | None, until: datetime | None) -> Row:
-    return {"since": _stored(since) if since else "", "until": _stored(until) if until else "~"}
+    return {"since": since or _FIRST, "until": until or _LAST}
 
 
-def _stored(moment: datetime) -> str:
-    """A time as SQLAlchemy writes it into SQLite: UTC without its zone."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def account(store: Store) -> Row:
@@ -201,23 +202,28 @@ def account(store: Store) -> Row:
 _PAGE = 500
 _TIMES = ("packed_at", "leave_by", "submitted_at", "expires_at", "next_poll_at", "cancel_at", "ended_at", "imported_at")
 _BATCH = f"""
-SELECT id, state, provider, model, rows, done, status, provider_batch_id, {", ".join(_TIMES)}, error FROM batch
+SELECT id, state, lane, provider, model, rows, done, status, provider_batch_id, {", ".join(_TIMES)}, error FROM batch
 """  # noqa: S608 (all written above)
 
 
-def batches(store: Store, limit: int = 50) -> list[Row]:
-    """The newest batches first, as their JSON contract says."""
+def batches(store: Store, limit: int = 50, lane: str = "batch") -> list[Row]:
+    """The newest batches of the lane first, as their JSON contract says."""
     with store.read() as connection:
-        rows = connection.execute(text(f"{_BATCH} ORDER BY id DESC LIMIT :limit"), {"limit": limit}).mappings()
+        query = text(f"{_BATCH} WHERE lane = :lane ORDER BY id DESC LIMIT :limit")
+        rows = connection.execute(query, {"lane": lane, "limit": limit}).mappings()
         return [_batch(row) for row in rows]
 
 
 def batch(store: Store, word: str) -> list[Row]:
     """The batches that a person means, by id, its beginning, or the provider's id, with their jobs by state."""
-    where = "WHERE id = :word OR provider_batch_id = :word OR substr(id, 1, length(:word)) = :word"
+    where = "WHERE id = :word OR provider_batch_id = :word OR substr(id, 1, :length) = :word"
     jobs = "SELECT state, count(*) FROM job WHERE batch_id = :id GROUP BY state"
     with store.read() as connection:
-        found = connection.execute(text(f"{_BATCH} {where} ORDER BY id LIMIT 10"), {"word": word}).mappings().all()
+        found = (
+            connection.execute(text(f"{_BATCH} {where} ORDER BY id LIMIT 10"), {"word": word, "length": len(word)})
+            .mappings()
+            .all()
+        )
         return [_batch(row) | {"jobs": _counts(connection, jobs, {"id": row["id"]})} for row in found]
 
 
@@ -234,18 +240,13 @@ def jobs_in(store: Store, batch_id: str) -> list[str]:
 
 def states(store: Store, job_ids: Sequence[str]) -> dict[str, str]:
     """Where each of these jobs stands."""
-    query = "SELECT id, state FROM job WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id"
     with store.read() as connection:
+        query = f"SELECT id, state FROM job WHERE id IN ({said(connection, LISTED)}) ORDER BY id"  # noqa: S608
         return {row[0]: row[1] for row in connection.execute(text(query), {"ids": json.dumps(list(job_ids))})}
 
 
 def _batch(row: RowMapping) -> Row:
-    return {**row} | {name: _iso(row[name]) for name in _TIMES}
-
-
-def _iso(stored: str | None) -> str | None:
-    """ISO 8601 in UTC with milliseconds and a Z, of a time as it is stored."""
-    return f"{stored[:10]}T{stored[11:23]}Z" if stored else None
+    return {**row} | {name: iso(row[name]) for name in _TIMES}
 
 
 _EXPORT = text("""
@@ -255,7 +256,7 @@ SELECT job.id, client_key, job.state, decision.class, job.lane, job.tier, job.mo
        (SELECT sum(cost_nano) FROM attempt WHERE job_id = job.id) AS cost,
        (SELECT count(*) FROM attempt WHERE job_id = job.id AND cost_nano IS NULL) AS unknown
 FROM job JOIN decision ON decision.id = job.decision_id LEFT JOIN result ON result.job_id = job.id
-WHERE job.id > :after AND job.submitted_at >= :since AND (:state IS NULL OR job.state = :state)
+WHERE job.id > :after AND job.submitted_at >= :since AND job.state = coalesce(:state, job.state)
 ORDER BY job.id LIMIT :page
 """)
 
@@ -265,8 +266,8 @@ def export(store: Store, state: str | None = None, since: datetime | None = None
     after = ""
     while True:
         with store.read() as connection:
-            given = {"after": after, "state": state, "page": _PAGE, "since": _period(since, None)["since"]}
-            rows = connection.execute(_EXPORT, given).mappings().all()
+            page = {"after": after, "state": state, "page": _PAGE, "since": since or _FIRST}
+            rows = connection.execute(_EXPORT, given(connection, page)).mappings().all()
         yield from map(_exported, rows)
         if len(rows) < _PAGE:
             return
@@ -276,8 +277,8 @@ def export(store: Store, state: str | None = None, since: datetime | None = None
 def _exported(row: RowMapping) -> Row:
     kept: Row = {**row}
     cost, unknown, code, error = (kept.pop(name) for name in ("cost", "unknown", "error_code", "error"))
-    kept |= {"tags": json.loads(kept["tags"] or "{}"), "tool_calls": json.loads(kept["tool_calls"] or "null")}
-    kept |= {name: _iso(kept[name]) for name in ("submitted_at", "deadline_at", "finished_at")}
+    kept |= {"tags": parsed(kept["tags"]) or {}, "tool_calls": parsed(kept["tool_calls"])}
+    kept |= {name: iso(kept[name]) for name in ("submitted_at", "deadline_at", "finished_at")}
     kept["truncated"] = None if kept["truncated"] is None else bool(kept["truncated"])
     return kept | {"cost_usd": None if unknown else usd(cost or 0),
                    "error": {"code": code, "message": error} if error else None}  # fmt: skip

@@ -1,15 +1,17 @@
 """How attempts end: the ledger, the answer and the job's move, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Boolean, and_, bindparam, case, false, func, not_, null, or_, true, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Boolean, Connection, and_, bindparam, case, false, func, not_, null, or_, select, true, update
 
 from db import ledger, log
-from db.engine import Store
+from db.bulk import Prepared
+from db.dialect import hold_ids, upsert
+from db.engine import Store, repeatable
 from db.ledger import JOB, Charge, Settled
 from db.log import RESULT
 from db.plans import Onto
@@ -88,6 +90,7 @@ class Settlement:
     logged: bool = False
 
 
+@repeatable
 def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> None:
     """Close attempts, keep answers, move their jobs. Settling the same attempt again changes nothing.
 
@@ -95,64 +98,63 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
     ending moves a job only while that attempt is its newest and it is still held.
     """
     with store.write() as connection:
+        hold_ids(connection, JOB, [one.job_id for one in settlements])
         ledger.close(connection, [Settled(one.job_id, one.n, one.charge) for one in settlements], now)
-        texts = [row_of(one.job_id, one.n, one.ending.result, isinstance(one.ending, Succeeded), now)
-                 for one in settlements if one.ending.result and _says(one.ending.result)]  # fmt: skip
-        if texts:
-            connection.execute(KEEP, texts)
+        keep(connection, [(one.job_id, one.n, one.ending.result, isinstance(one.ending, Succeeded))
+                          for one in settlements if one.ending.result and _says(one.ending.result)], now)  # fmt: skip
         log.prune(connection, [(one.job_id, one.n) for one in settlements if one.logged])
         for kind, statement in _MOVES.items():
             moves = [_move(one, now) for one in settlements if type(one.ending) is kind]
             if moves:
-                connection.execute(statement, moves)
+                statement.many(connection, _MOVED[: len(moves[0])], moves)
 
 
 def _says(text: Text) -> bool:
     return bool(not text.partial or text.text or text.refusal or text.tool_calls or text.choices)
 
 
-def row_of(job_id: str, n: int, text: Text, final: bool, now: datetime) -> dict[str, Any]:
-    """A result as KEEP stores it."""
-    return {
-        "job_id": job_id,
-        "attempt": n,
-        "text": text.text,
-        "refusal": text.refusal or None,
-        "tool_calls": text.tool_calls,
-        "choices": text.choices,
-        "finish_reason": text.finish_reason,
-        "truncated": text.truncated,
-        "partial": text.partial or not final,
-        "output": text.output,
-        "stored_at": now,
-    }
+def keep(connection: Connection, texts: Iterable[tuple[str, int, Text, bool]], now: datetime) -> None:
+    """Store the results of attempts (job, number, words, whether they are the job's answer) that are not kept yet."""
+    rows = [
+        (job_id, n, now, text.partial or not final, text.refusal or None, *_words(text))
+        for job_id, n, text, final in texts
+    ]
+    if rows:
+        _KEEP.many(connection, _KEPT, rows)
 
 
-def _move(one: Settlement, now: datetime) -> dict[str, Any]:
-    move: dict[str, Any] = {"b_id": one.job_id, "b_n": one.n, "b_now": now}
+def _move(one: Settlement, now: datetime) -> tuple[Any, ...]:
     match one.ending:
         case Again(run_after, code, error, _, onto):
-            move |= {"b_after": run_after, "b_code": code, "b_error": error, "b_onto": onto is not None}
-            move |= {f"b_{name}": getattr(onto, name, None) for name in ("step", "lane", "tier", "leave_by")}
+            steps = (getattr(onto, name, None) for name in ("step", "lane", "tier", "leave_by"))
+            return one.job_id, one.n, now, code, error, run_after, onto is not None, *steps
         case Failed(code, error):
-            move |= {"b_code": code, "b_error": error}
-    return move
+            return one.job_id, one.n, now, code, error
+    return one.job_id, one.n, now
 
 
-_NEW = upsert(RESULT)
-KEEP = _NEW.on_conflict_do_update(
-    index_elements=["job_id"],
-    set_={column.name: _NEW.excluded[column.name] for column in RESULT.c if column.name != "job_id"},
-    where=and_(
-        RESULT.c.partial == true(),
-        or_(_NEW.excluded.partial == false(), _NEW.excluded.attempt >= RESULT.c.attempt),
-    ),
+_MOVED = ("b_id b_n b_now b_code b_error b_after b_onto b_step b_lane b_tier b_leave_by").split()
+_SAID = ("text", "tool_calls", "choices", "finish_reason", "truncated", "output")  # fields of Text as they are stored
+_words = attrgetter(*_SAID)
+_RESULT = {name: bindparam(f"b_{name}", type_=RESULT.c[name].type)
+           for name in ("job_id", "attempt", "stored_at", "partial", "refusal", *_SAID)}  # fmt: skip
+_KEPT = [f"b_{name}" for name in _RESULT]
+_NEW = upsert(RESULT).from_select(list(_RESULT), select(*_RESULT.values()).where(true()))
+_KEEP = Prepared(
+    _NEW.on_conflict_do_update(
+        index_elements=["job_id"],
+        set_={name: _NEW.excluded[name] for name in _RESULT if name != "job_id"},
+        where=and_(
+            RESULT.c.partial == true(),
+            or_(_NEW.excluded.partial == false(), _NEW.excluded.attempt >= RESULT.c.attempt),
+        ),
+    )
 )
 _ID = JOB.c.id == bindparam("b_id")
 _NEWEST = and_(_ID, JOB.c.attempts == bindparam("b_n"), among(JOB.c.state, (JobState.RUNNING, JobState.SUBMITTED)))
 _NOW = bindparam("b_now", type_=JOB.c.finished_at.type)
 _WHY: dict[str, Any] = {"error_code": bindparam("b_code"), "error": bindparam("b_error")}
-_MOVES: dict[type[Ending], Any] = {
+_UPDATES: dict[type[Ending], Any] = {
     Succeeded: update(JOB)
     .where(_ID, not_(among(JOB.c.state, FINAL)))
     .values(state=JobState.SUCCEEDED.value, finished_at=_NOW, error_code=None, error=None, **NO_LEASE),
@@ -175,3 +177,4 @@ _MOVES: dict[type[Ending], Any] = {
     ),
     Cancelled: update(JOB).where(_NEWEST).values(state=JobState.CANCELLED.value, finished_at=_NOW, **NO_LEASE),
 }
+_MOVES = {kind: Prepared(statement) for kind, statement in _UPDATES.items()}

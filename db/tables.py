@@ -38,6 +38,11 @@ def _any_of(column: str, words: Iterable[StrEnum]) -> str:
 _IS_FINAL = _any_of("state", sorted(FINAL))
 
 
+def only(where: str) -> dict[str, Any]:
+    """The rows that a partial index holds."""
+    return {f"{dialect}_where": text(where) for dialect in ("sqlite", "postgresql")}
+
+
 def _fk(target: str, **options: Any) -> Any:
     return Field(sa_column=Column(Text, ForeignKey(target), **options))
 
@@ -111,6 +116,7 @@ class Job(SQLModel, table=True):
     batch_id: str | None = _fk("batch.id")
     error_code: str | None = Field(default=None, sa_type=Text)
     error: str | None = Field(default=None, sa_type=Text)
+    prefix: str | None = Field(default=None, sa_type=Text)  # equal where long bodies begin alike
 
     __table_args__ = (
         one_of("state", JobState),
@@ -123,11 +129,15 @@ class Job(SQLModel, table=True):
         CheckConstraint("state <> 'failed' OR error IS NOT NULL", name="failed_says_why"),
         CheckConstraint("attempts >= 0 AND step >= 0", name="counts"),
         # Partial indexes: a queue of a thousand stays quick beside a million finished jobs.
-        Index("job_due", "lane", "provider", "model", "run_after", sqlite_where=text("state = 'queued'")),
-        Index("job_leased", "lease_until", sqlite_where=text("state = 'running'")),
-        Index("job_batch", "batch_id", sqlite_where=text("batch_id IS NOT NULL")),
+        Index("job_due", "lane", "provider", "model", "run_after", **only("state = 'queued'")),
+        Index(
+            "job_next", text("priority DESC"), text("(deadline_at IS NULL)"), "deadline_at", "id", "run_after",
+            "provider", "model", **only("NOT (state <> 'queued') AND (lane = 'sync' OR lane = 'stream')"),
+        ),
+        Index("job_leased", "lease_until", **only("state = 'running'")),
+        Index("job_batch", "batch_id", **only("batch_id IS NOT NULL")),
         Index("job_submission", "submission_id"),
-        Index("job_client_key", "client_key", sqlite_where=text("client_key IS NOT NULL")),
+        Index("job_client_key", "client_key", **only("client_key IS NOT NULL")),
         Index("job_state", "state"),
     )
 
@@ -183,7 +193,7 @@ class Batch(SQLModel, table=True):
         CheckConstraint("(state = 'imported') = (imported_at IS NOT NULL)", name="imported_has_time"),
         CheckConstraint("rows > 0", name="has_rows"),
         Index("batch_provider", "provider", "base_url", "provider_batch_id", unique=True),
-        Index("batch_open", "next_poll_at", sqlite_where=text("state <> 'imported'")),
+        Index("batch_open", "next_poll_at", **only("state <> 'imported'")),
     )
 
 
@@ -231,8 +241,8 @@ class Attempt(SQLModel, table=True):
         CheckConstraint("(state = 'sent') = (ended_at IS NULL)", name="settled_has_end"),
         CheckConstraint("n >= 1", name="counted_from_one"),
         Index("attempt_sent_at", "sent_at"),
-        Index("attempt_batch", "batch_id", sqlite_where=text("batch_id IS NOT NULL")),
-        Index("attempt_open", "lane", "sent_at", sqlite_where=text("state IN ('sent', 'unknown')")),
+        Index("attempt_batch", "batch_id", **only("batch_id IS NOT NULL")),
+        Index("attempt_open", "lane", "sent_at", **only("state IN ('sent', 'unknown')")),
     )
 
 

@@ -1,7 +1,10 @@
 """Open the database for commands that only look, without what running jobs needs."""
 
-from db.engine import Store, connect
-from db.migrations import migrate
+from contextlib import closing
+from pathlib import Path
+
+from db.engine import Store, address, connect
+from db.migrations import migrate, version
 from router.settings import Settings, load
 
 
@@ -14,3 +17,20 @@ def open_store(settings: Settings | None = None) -> Store:
         store.close()
         raise
     return store
+
+
+def is_there(url: str) -> bool:
+    """Whether there is a database with our tables at the URL; asking makes none. StoreError when its server is away."""
+    parsed = address(url)
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.database is not None and Path(parsed.database).expanduser().exists()
+    with closing(connect(url)) as store, store.read() as connection:
+        return version(connection) > 0
+
+
+def place(url: str) -> str:
+    """Where the database is, for people: its file, or its server's URL without the password."""
+    parsed = address(url)
+    if parsed.get_backend_name() == "sqlite":
+        return str(parsed.database or url)
+    return parsed.render_as_string(hide_password=True)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from db import batches, queue, settle
-from db.batches import Waiting
+from db.packing import Waiting
 from db.engine import Store
 from db.ids import new_id
 from db.ledger import Charge
 from db.settle import Failed, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
 from router.cli.app import main
+from tests import lanes
 from tests.lanes import MODEL, add, job
 
 PAID = Charge(AttemptState.OK, 12_345, CostSource.COMPUTED, standard_nano=24_690, input_tokens=3, output_tokens=5,
@@ -81,7 +82,7 @@ def packed(store: Store, count: int = 2) -> str:
     now = datetime.now(UTC)
     add(store, *(job(now=now) for _ in range(count)), now=now)
     batch_id = new_id(now)
-    batches.pack(store, batch_id, Waiting("openai", MODEL, count), base_url="http://x", max_rows=9, max_bytes=10**6,
+    lanes.pack(store, batch_id, Waiting("openai", MODEL, count), base_url="http://x", max_rows=9, max_bytes=10**6,
                  now=now)  # fmt: skip
     return batch_id
 

@@ -14,6 +14,7 @@ from jobs import batch, polling
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from tests.lanes import KEY, World
+from tests.postgres import Postgres, postgres
 
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -43,10 +44,44 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of what must hold on either database."""
+    config.addinivalue_line("markers", "both: run it on SQLite, and once more on a real PostgreSQL server")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test (or module) marked `both` gets its database from each of the two."""
+    if "database_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both"):
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """PostgreSQL for the whole run, with a migrated database as the template of the tests' own."""
+    with postgres() as running_server:
+        made = connect(running_server.create("template1"))
+        migrate(made)
+        made.close()
+        running_server.template = str(made.url).rpartition("/")[2]
+        yield running_server
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A migrated database in a file."""
-    opened = connect(f"sqlite:///{tmp_path / 'shunter.db'}")
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of the test's own: a SQLite file, or on PostgreSQL one that is migrated already."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite:///{tmp_path / 'shunter.db'}"
+        return
+    server: Postgres = request.getfixturevalue("server")
+    url = server.create()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    """A migrated database."""
+    opened = connect(database_url)
     migrate(opened)
     yield opened
     opened.close()

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db import lookup, queue
+from db import lookup, packing, queue
 from db.engine import Store
 from db.ids import new_id
+from db.packing import Room, Waiting
 from db.queue import NewJob
 from db.states import FINAL, JobState
 from jobs import worker
@@ -30,11 +31,13 @@ RISK = 10_000_000  # nano-dollars that a decision puts at risk: more than any an
 _numbers = itertools.count()
 
 
-def decision(ident: str = "d", *, lane: str = "batch", plan: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def decision(
+    ident: str = "d", *, lane: str = "batch", plan: list[dict[str, Any]] | None = None, input_tokens: int = 1
+) -> dict[str, Any]:
     """The row of a decision."""
     steps = plan or [{"lane": lane, "tier": "default", "leave_by": None}]
     words = {"class": "bulk", "tier": "default", "rule": "r", "reason": "why", "policy": "p"}
-    numbers = {"input_tokens": 1, "output_p50": 1, "output_p90": 1, "cost_nano": 1, "cost_p90_nano": RISK}
+    numbers = {"input_tokens": input_tokens, "output_p50": 1, "output_p90": 1, "cost_nano": 1, "cost_p90_nano": RISK}
     times = {"finish_by": NOW, "decided_at": NOW}
     return {"id": ident, "lane": lane, "plan": steps, "options": [], **words, **numbers, **times}
 
@@ -65,6 +68,13 @@ def add(store: Store, *jobs: NewJob, now: datetime = NOW, **decided: Any) -> lis
     return [one.id for one in jobs]
 
 
+def pack(store: Store, batch_id: str, group: Waiting, *, base_url: str, max_rows: int, max_bytes: int,
+         now: datetime) -> int:  # fmt: skip
+    """Put the first rows of a group that fit into a batch of this id; how many."""
+    cut = next(packing.cuts(store, group, Room(max_rows, max_bytes), now), None)
+    return packing.pack(store, batch_id, group, cut, base_url=base_url, now=now) if cut else 0
+
+
 def rows(store: Store, sql: str, **values: Any) -> list[Any]:
     """Whatever a query finds."""
     with store.read() as connection:
@@ -90,8 +100,8 @@ def settled(store: Store) -> tuple[int, int, int]:
     """Nano-dollars in the ledger, attempts of unknown cost, and nano-dollars at risk."""
     found = rows(
         store,
-        "SELECT coalesce(sum(cost_nano), 0), coalesce(sum(cost_nano IS NULL), 0), coalesce(sum(at_risk_nano), 0) "
-        "FROM attempt",
+        "SELECT coalesce(sum(cost_nano), 0), coalesce(sum(CASE WHEN cost_nano IS NULL THEN 1 ELSE 0 END), 0), "
+        "coalesce(sum(at_risk_nano), 0) FROM attempt",
     )
     return tuple(found[0])
 
@@ -116,6 +126,7 @@ class World:
     clock: Later = field(default_factory=Later)
     settings: dict[str, Any] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def context(self, **changes: Any) -> Context:
         """A new process, as far as the store can tell."""
@@ -144,7 +155,8 @@ class World:
     async def once(self, **changes: Any) -> None:
         context = self.context(**changes)
         try:
-            await worker.once(context, worker.Told(trouble=self.troubles.append), asyncio.Event())
+            told = worker.Told(trouble=self.troubles.append, note=self.notes.append)
+            await worker.once(context, told, asyncio.Event())
         finally:
             await context.close()
 

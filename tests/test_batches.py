@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from db import batches
-from db.batches import Waiting
+from db import batch_rows, batches, packing
+from db.packing import Waiting
 from db.engine import Store
 from db.tables import Batch
+from tests import lanes
 from tests.lanes import MODEL, NOW, RISK, add, job, rows, states
+
+pytestmark = pytest.mark.both
 
 SOON = NOW + timedelta(seconds=1)
 LATE = NOW + timedelta(hours=1)
@@ -19,7 +22,7 @@ LATE = NOW + timedelta(hours=1)
 
 def packed(store: Store, batch: str = "b", group: Waiting | None = None, **more: Any) -> int:
     limits: dict[str, Any] = {"base_url": "u", "max_rows": 100, "max_bytes": 10**6, "now": NOW}
-    return batches.pack(store, batch, group or Waiting("openai", MODEL, 1), **limits | more)
+    return lanes.pack(store, batch, group or Waiting("openai", MODEL, 1), **limits | more)
 
 
 def get(store: Store, batch: str = "b") -> Batch:
@@ -43,7 +46,7 @@ def created(store: Store, batch: str = "b", provider: str | None = None) -> bool
 
 
 def ids(store: Store, batch: str) -> list[str]:
-    return [row[0] for row in batches.rows_of(store, batch)]
+    return [row[0] for row in batch_rows.rows_of(store, batch)]
 
 
 # ---- pack ----
@@ -51,11 +54,11 @@ def ids(store: Store, batch: str) -> list[str]:
 
 def test_what_waits_by_provider_and_model(store: Store) -> None:
     add(store, job(), job(), job(model="gpt-4o"), job(lane="sync"))
-    assert sorted(batches.waiting(store, NOW), key=lambda group: group.model) == [
+    assert sorted(packing.waiting(store, NOW), key=lambda group: group.model) == [
         Waiting("openai", "gpt-4o", 1),
         Waiting("openai", MODEL, 2),
     ]
-    assert batches.waiting(store, NOW - timedelta(seconds=1)) == []
+    assert packing.waiting(store, NOW - timedelta(seconds=1)) == []
 
 
 def test_a_packed_job_has_its_attempt_open_and_its_money_at_risk(store: Store) -> None:
@@ -85,20 +88,20 @@ def test_who_must_leave_first_goes_first(store: Store) -> None:
     never, late, early = add(store, job(), job(leave_by=LATE), job(leave_by=SOON))
     packed(store, "b0", max_rows=1)
     packed(store, "b1", max_rows=2)
-    assert ids(store, "b0") == [early]
-    assert sorted(ids(store, "b1")) == sorted([late, never])
+    packed(store, "b2", max_rows=2)
+    assert [ids(store, batch) for batch in ("b0", "b1", "b2")] == [[early], [late], [never]]  # none ends for another
     assert (get(store, "b0").leave_by, get(store, "b1").leave_by) == (SOON, LATE)
 
 
 def test_the_rows_come_in_pages_and_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_ROWS_A_PAGE", 3)
+    monkeypatch.setattr(batch_rows, "_ROWS_A_PAGE", 3)
     made = add(store, *(job() for _ in range(7)))
     packed(store)
     assert ids(store, "b") == made
-    assert [batches.row_at(store, "b", line) for line in (1, 7, 8)] == [(made[0], 1), (made[6], 1), None]
-    assert len(batches.open_rows(store, "b", 5)) == 5
-    assert batches.holds(store, "b", made[0], 1)
-    assert not batches.holds(store, "b", made[0], 2)
+    assert batch_rows.rows_at(store, "b", (1, 7, 8)) == {1: (made[0], 1), 7: (made[6], 1)}
+    assert len(batch_rows.open_rows(store, "b", 5)) == 5
+    assert batch_rows.holds(store, "b", made[0], 1)
+    assert not batch_rows.holds(store, "b", made[0], 2)
 
 
 # ---- leases ----
@@ -110,22 +113,22 @@ def test_one_worker_at_a_time(store: Store) -> None:
     assert [one.id for one in batches.take(store, "me", LATE, SOON)] == ["b"]
     assert batches.take(store, "other", LATE, SOON) == []
     assert [one.id for one in batches.take(store, "other", LATE, LATE + timedelta(seconds=1))] == ["b"]
-    batches.release(store, "me")
+    batches.release(store, "b", "me")
     assert batches.take(store, "third", LATE, SOON) == []
-    batches.release(store, "other")
+    batches.release(store, "b", "other")
     assert len(batches.take(store, "third", LATE, SOON)) == 1
 
 
-def test_when_the_next_one_is_due(store: Store) -> None:
-    assert batches.next_due(store, ["u"]) is None
-    add(store, job())
-    packed(store)
-    batches.wait(store, "b", LATE, error="busy")
-    assert batches.next_due(store, ["u"]) == LATE
-    assert batches.next_due(store, ["elsewhere"]) is None
-    assert batches.take(store, "me", LATE, SOON) == []
-    batches.imported(store, "b", NOW)
-    assert batches.next_due(store, ["u"]) is None
+def test_where_creates_cannot_be_told_apart_one_goes_at_a_time(store: Store) -> None:
+    add(store, job(), job())
+    for name in ("a", "b"):
+        packed(store, name, max_rows=1)
+        batches.uploaded(store, name, None)
+    assert batches.intend_create(store, get(store, "a"), NOW, only=True)
+    assert not batches.intend_create(store, get(store, "b"), NOW, only=True)
+    assert get(store, "b").create_tries == 0
+    assert created(store, "a")
+    assert batches.intend_create(store, get(store, "b"), NOW, only=True)
 
 
 # ---- moves ----
@@ -171,7 +174,7 @@ def test_what_was_created_is_known_under_its_first_id(store: Store) -> None:
     assert not created(store, provider="another")
     assert get(store).provider_batch_id == "p-b"
     assert not batches.intend_create(store, get(store), NOW)
-    assert not batches.forget_intent(store, get(store))
+    assert not batches.forget_intent(store, get(store), NOW)
 
 
 @pytest.mark.parametrize("state", [None, batches.BatchState.UNSURE])
@@ -202,13 +205,15 @@ def test_a_clear_refusal_gives_the_right_back(store: Store) -> None:
     packed(store)
     before = get(store)
     batches.intend_upload(store, before, 1, NOW)
-    batches.forget_intent(store, before)
+    assert not batches.forget_intent(store, before, LATE)  # the intent of somebody else
+    assert batches.forget_intent(store, before, NOW)
     assert get(store).upload_intent_at is None
     batches.intend_upload(store, get(store), 1, NOW)
     batches.uploaded(store, "b", "file")
     before = get(store)
     batches.intend_create(store, before, NOW)
-    batches.forget_intent(store, before)
+    assert not batches.forget_intent(store, before, LATE)  # the intent of somebody else
+    assert batches.forget_intent(store, before, NOW)
     assert get(store).create_intent_at is None
     assert get(store).upload_intent_at is not None
 

@@ -93,7 +93,7 @@ def told(url: str) -> str:
     ("url", "says"),
     [
         ("nonsense", "not understood"),
-        ("postgresql://host/x", "not supported yet"),
+        ("mysql://host/x", "not supported"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
     ],

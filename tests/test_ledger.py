@@ -12,6 +12,8 @@ from db.ledger import Charge, Settled
 from db.states import AttemptState, CostSource
 from tests.lanes import NOW, RISK, add, job, rows
 
+pytestmark = pytest.mark.both
+
 LATER = NOW + timedelta(seconds=5)
 PAID = Charge(AttemptState.OK, 700, CostSource.COMPUTED, standard_nano=1400, price="list", tier="flex", input_tokens=3)
 UNKNOWN = Charge(AttemptState.UNKNOWN, error_code="cut", error="cut", request_id="req_1", total_ms=3.0)

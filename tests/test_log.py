@@ -70,6 +70,7 @@ def test_deltas_that_come_together_are_one_piece(store: Store, writing: Log) -> 
     assert come(store, mine.job_id, 17) == [Piece(mine.job_id, 1, 0, 0, 0, "text", "The wagons arrive")]
 
 
+@pytest.mark.both
 def test_kinds_and_choices_are_kept_apart_in_their_order(store: Store, writing: Log) -> None:
     mine, entry = begin(store, writing)
     for delta in (
@@ -109,6 +110,7 @@ def test_a_word_is_there_at_once(store: Store, writing: Log) -> None:
     assert median(took) < 0.5
 
 
+@pytest.mark.both
 def test_many_attempts_share_the_writer_and_keep_their_own_words(store: Store, writing: Log) -> None:
     mine = [begin(store, writing) for _ in range(5)]
     for _ in range(20):
@@ -157,6 +159,7 @@ def test_there_is_no_tail_of_no_job(store: Store) -> None:
     assert log.tail(store, "nobody", 1, 0) is None
 
 
+@pytest.mark.both
 def test_the_stored_result_serves_after_the_end(store: Store, writing: Log) -> None:
     mine, entry = begin(store, writing)
     entry.add(Delta("hello"))
@@ -181,6 +184,7 @@ def test_while_another_attempt_replaces_it_a_partial_text_does_not_serve(store: 
 # ---- what is dropped ----
 
 
+@pytest.mark.both
 @pytest.mark.parametrize(
     "ending", [Succeeded(Text("he", "stop")), Failed("cut", "cut", Text("he")), Cancelled(Text("he"))]
 )
@@ -195,6 +199,7 @@ def test_the_settlement_prunes_the_log(store: Store, writing: Log, ending: Any) 
     assert rows(store, "SELECT DISTINCT job_id FROM delta") == [(other.job_id,)]
 
 
+@pytest.mark.both
 def test_what_comes_after_the_settlement_is_dropped(store: Store) -> None:
     mine, other = opened(store), opened(store)
     end(store, mine, Succeeded(Text("he", "stop")))
@@ -204,6 +209,7 @@ def test_what_comes_after_the_settlement_is_dropped(store: Store) -> None:
     assert rows(store, "SELECT job_id FROM delta") == [(other.job_id,)]
 
 
+@pytest.mark.both
 def test_nothing_of_a_job_is_left_when_it_has_its_answer(world: World) -> None:
     async def test() -> None:
         async with process(world) as context:
@@ -218,6 +224,7 @@ def test_nothing_of_a_job_is_left_when_it_has_its_answer(world: World) -> None:
 # ---- a database that is busy, full or slow ----
 
 
+@pytest.mark.both
 def test_a_locked_database_slows_no_writer_of_deltas_and_loses_nothing(store: Store, writing: Log) -> None:
     mine, entry = begin(store, writing)
     with locked(store) as release:

@@ -20,6 +20,7 @@ from db.migrations import MIGRATIONS, migrate
 from tests.lanes import rows
 
 OURS = {"migration"}
+pytestmark = pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 
 
 def words(sql: str) -> str:

@@ -3,9 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from db import plans
 from db.engine import Store
 from tests.lanes import MODEL, NOW, add, job, rows
+
+pytestmark = pytest.mark.both
 
 HOUR = NOW + timedelta(hours=1)
 STEPS: list[dict[str, Any]] = [

@@ -8,14 +8,17 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from db import batches, queue, rescue, settle
-from db.batches import Waiting
+from db import batch_rows, batches, queue, rescue, settle
+from db.packing import Waiting
 from db.engine import Store
 from db.ids import new_id
 from db.ledger import Charge
 from db.settle import Failed, Settlement
 from db.states import AttemptState
+from tests import lanes
 from tests.lanes import MODEL, NOW, RISK, add, balanced, decision, job, rows, states
+
+pytestmark = pytest.mark.both
 
 UNTIL = NOW + timedelta(seconds=60)
 SOON = NOW + timedelta(seconds=1)
@@ -27,7 +30,7 @@ def claim(store: Store, by: str = "me", limit: int = 100) -> list[queue.Claim]:
 
 
 def pack(store: Store, batch: str = "b1") -> int:
-    return batches.pack(store, batch, Waiting("openai", MODEL, 1), base_url="u", max_rows=10, max_bytes=10**6, now=SOON)
+    return lanes.pack(store, batch, Waiting("openai", MODEL, 1), base_url="u", max_rows=10, max_bytes=10**6, now=SOON)
 
 
 # ---- the database's own rules ----
@@ -47,8 +50,8 @@ def pack(store: Store, batch: str = "b1") -> int:
         ("lane = 'mail'", "lane_word"),
         ("tier = 'gold'", "tier_word"),
         ("attempts = -1", "counts"),
-        ("decision_id = 'nobody'", "FOREIGN KEY"),
-        ("submission_id = NULL", "NOT NULL"),
+        ("decision_id = 'nobody'", "(?i)foreign key"),
+        ("submission_id = NULL", "(?i)not.null"),
     ],
 )
 def test_a_job_with_a_wrong_mix_of_columns_cannot_be(store: Store, change: str, rule: str) -> None:
@@ -61,7 +64,7 @@ def test_a_job_with_a_wrong_mix_of_columns_cannot_be(store: Store, change: str, 
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ("state = 'lost'", "state_word"),
+        ("state = 'lost', ended_at = '2026-01-01'", "state_word"),
         ("state = 'ok'", "settled_has_end"),
         ("ended_at = '2026-01-01'", "settled_has_end"),
         ("cost_nano = 0", "unknown_is_null"),
@@ -133,13 +136,12 @@ def test_everything_of_a_job_is_kept(store: Store) -> None:
     ident = add(store, job(deadline_at=UNTIL, leave_by=SOON, **facts))[0]
     kept = rows(
         store,
-        "SELECT client_key, priority, json_extract(tags, '$.team'), post_process, deadline_at, leave_by, body "
+        "SELECT client_key, priority, tags ->> 'team', post_process, deadline_at, leave_by, body "
         "FROM job JOIN body ON job_id = id WHERE id = :id",
         id=ident,
     )[0]
     assert tuple(kept[:4]) == ("mine", 7, "search", "cat")
-    assert kept[4].startswith("2026-11-22 12:01:00")
-    assert kept[5].startswith("2026-11-22 12:00:01")
+    assert [str(time)[:19] for time in kept[4:6]] == ["2026-11-22 12:01:00", "2026-11-22 12:00:01"]
     assert '"content":"hi"' in kept[6]
 
 
@@ -242,7 +244,7 @@ def test_a_packed_row_is_taken_out_and_has_cost_nothing(store: Store) -> None:
     pack(store)
     assert queue.cancel(store, [one], SOON) == [one]
     assert tuple(rows(store, "SELECT state, cost_nano FROM attempt WHERE job_id = :id", id=one)[0]) == ("cancelled", 0)
-    assert [row[0] for row in batches.rows_of(store, "b1")] == [two]
+    assert [row[0] for row in batch_rows.rows_of(store, "b1")] == [two]
 
 
 def test_a_row_whose_file_may_be_at_the_provider_stays_open_until_its_bill_comes(store: Store) -> None:
@@ -261,7 +263,7 @@ def test_a_file_that_was_written_before_a_row_was_taken_out_is_not_sent(store: S
     pack(store)
     batch = batches.get(store, "b1")
     assert batch is not None
-    written = len(list(batches.rows_of(store, "b1")))
+    written = len(list(batch_rows.rows_of(store, "b1")))
     queue.cancel(store, [one], SOON)
     assert not batches.intend_upload(store, batch, written, SOON)
     assert batches.intend_upload(store, batch, 1, SOON)
@@ -276,19 +278,6 @@ def test_a_person_brings_a_failed_or_cancelled_job_back(store: Store) -> None:
     assert sorted(queue.retry(store, [cancelled, failed, queued], SOON)) == sorted([cancelled, failed])
     assert states(store) == {"queued": 3}
     assert queue.claim(store, "me", UNTIL, 9, SOON, ALL)[0].n == 2
-
-
-def test_when_the_next_job_is_due(store: Store) -> None:
-    assert queue.next_due(store, ALL) is None
-    add(store, job(now=SOON), now=SOON)
-    add(store, job(now=UNTIL), now=UNTIL)
-    assert queue.next_due(store, ALL) == SOON
-    assert queue.next_due(store, ["anthropic"]) is None
-
-
-def test_a_lane_that_no_worker_moves_is_never_due(store: Store) -> None:
-    add(store, job(lane="background"))
-    assert queue.next_due(store, ALL) is None
 
 
 def test_ids_of_jobs_are_not_made_twice(store: Store) -> None:

@@ -17,14 +17,17 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from db import batches, lookup, queue, reports, settle
-from db.batches import Waiting
+from db.packing import Waiting
 from db.engine import Store, connect
 from db.ids import new_id
 from db.ledger import Charge
 from db.migrations import migrate
 from db.settle import Failed, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
+from tests import lanes
 from tests.lanes import CLAUDE, MODEL, NOW, RISK, add, job
+
+pytestmark = pytest.mark.both
 
 NANO = 1_000_000_000
 BOTH = ["openai", "anthropic"]
@@ -243,7 +246,7 @@ def packed(store: Store, rows: int = 3) -> str:
     add(store, *(job() for _ in range(rows)))
     batch_id = new_id(NOW)
     group = Waiting("openai", MODEL, rows)
-    assert batches.pack(store, batch_id, group, base_url="http://x", max_rows=100, max_bytes=10**6, now=NOW) == rows
+    assert lanes.pack(store, batch_id, group, base_url="http://x", max_rows=100, max_bytes=10**6, now=NOW) == rows
     return batch_id
 
 

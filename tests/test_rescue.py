@@ -4,20 +4,25 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from db import lookup, queue, rescue, settle
 from db.engine import Store
-from db.ledger import Charge
+from db.ledger import BUSY, Charge
 from db.log import Piece, Writer
 from db.queue import Claim
-from db.settle import Settlement, Succeeded, Text
+from db.settle import Again, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
 from jobs.chat import Outcome
 from tests.lanes import NOW, RISK, World, add, balanced, job, rows, states
 from tests.streams import at_once, logged, opened, tail
+
+pytestmark = pytest.mark.both
 
 DEAD = NOW + timedelta(seconds=1)
 LONG_DEAD = NOW + timedelta(hours=2)
@@ -116,6 +121,27 @@ def test_bulk_is_queued_again_and_its_next_words_replace_the_old(store: Store) -
     assert logged(store) == 0
 
 
+def test_what_may_have_been_billed_is_held_where_that_is_asked_for(store: Store) -> None:
+    mine = opened(store)
+    assert rescue.rescue(store, DEAD, 3, hold=True) == 1
+    held = found(store, mine)
+    assert (held["state"], held["error"]["code"]) == ("failed", "held")
+    assert "`shunter jobs retry ID` sends it again" in held["error"]["message"]
+    assert [one["state"] for one in held["attempts"]] == ["unknown"]
+    queue.retry(store, [mine.job_id], DEAD)
+    assert queue.claim(store, "other", LONG_DEAD, 1, DEAD, ["openai"])[0].n == 2
+
+
+def test_to_be_turned_away_was_none_of_its_tries(store: Store) -> None:
+    mine, away = opened(store), replace(Charge.free(AttemptState.FAILED, code="429"), outcome=BUSY)
+    for n in range(1, 5):
+        settle.settle(store, [Settlement(mine.job_id, n, away, Again(NOW, "429", "busy"))], NOW)
+        (claimed,) = queue.claim(store, "me", NOW, 1, NOW, ["openai"])
+        assert (claimed.n, claimed.turned_away) == (n + 1, n)
+    rescue.rescue(store, DEAD, 3)
+    assert found(store, mine)["state"] == "queued"
+
+
 def test_a_second_owner_who_heard_nothing_leaves_the_words_of_the_first(store: Store) -> None:
     mine = opened(store)
     write(store, mine, (0, "text", "The wagons"))
@@ -204,9 +230,9 @@ asyncio.run(main())
 """
 
 
-def test_a_process_that_is_killed_in_mid_stream(world: World, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_in_mid_stream(world: World, database_url: str, tmp_path: Path) -> None:
     world.sandbox.faults([{"kind": "silence", "after": 7}])
-    words = [sys.executable, "-c", CHILD, world.store.url, world.sandbox.url, str(tmp_path)]
+    words = [sys.executable, "-c", CHILD, database_url, world.sandbox.url, str(tmp_path)]
     with subprocess.Popen(words, cwd=ROOT) as child:
         try:
             at_once(lambda: logged(world.store), 30.0)

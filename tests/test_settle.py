@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from db import batches, queue, rescue, settle
-from db.batches import Waiting
+from db import batch_rows, batches, queue, rescue, settle
+from db.packing import Waiting
 from db.engine import Store, connect
 from db.ids import new_id
 from db.ledger import Charge
@@ -21,7 +21,10 @@ from db.plans import Onto
 from db.queue import Claim
 from db.settle import Again, Cancelled, Ending, Failed, Held, Settlement, Succeeded, Text
 from db.states import FINAL, MOVES, AttemptState, CostSource, JobState
+from tests import lanes
 from tests.lanes import MODEL, NOW, RISK, add, balanced, decision, job, rows, states
+
+pytestmark = pytest.mark.both
 
 UNTIL = NOW + timedelta(seconds=60)
 DEAD = UNTIL + timedelta(seconds=1)
@@ -184,7 +187,7 @@ def test_a_good_answer_replaces_one_that_did_not_fit_its_schema(store: Store) ->
 def test_a_late_answer_of_a_cancelled_job_is_charged_and_kept_and_the_job_stays_cancelled(store: Store) -> None:
     add(store, job())
     group = Waiting("openai", MODEL, 1)
-    batches.pack(store, "b", group, base_url="u", max_rows=9, max_bytes=9999, now=NOW)
+    lanes.pack(store, "b", group, base_url="u", max_rows=9, max_bytes=9999, now=NOW)
     batch = batches.get(store, "b")
     assert batch is not None
     assert batches.intend_upload(store, batch, 1, NOW)
@@ -292,7 +295,7 @@ class Moves(RuleBasedStateMachine):
     @rule()
     def pack(self) -> None:
         limits = {"base_url": "u", "max_rows": 3, "max_bytes": 10**6}
-        batches.pack(self.store, new_id(self.now), Waiting("openai", MODEL, 1), now=self.now, **limits)
+        lanes.pack(self.store, new_id(self.now), Waiting("openai", MODEL, 1), now=self.now, **limits)
 
     @rule(
         ending=st.sampled_from([YES, Failed("x", "why"), Again(NOW, "x", "why")]),
@@ -306,7 +309,7 @@ class Moves(RuleBasedStateMachine):
     def upload(self) -> None:
         for row in rows(self.store, "SELECT id FROM batch WHERE state = 'packed' LIMIT 1"):
             batch = batches.get(self.store, row[0])
-            count = len(list(batches.rows_of(self.store, row[0])))
+            count = len(list(batch_rows.rows_of(self.store, row[0])))
             assert batch is not None
             if count:
                 batches.intend_upload(self.store, batch, count, self.now)

@@ -15,20 +15,19 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 @app.command()
 def path(json: Json = False) -> None:
-    """Where the database is; it need not be there yet.
+    """Where the database is: a file, or a server's URL without its password. It need not be there yet.
 
     Examples:
 
       sqlite3 "$(shunter db path)" .tables
     """
-    from sqlalchemy.engine import make_url
-
     from router import show
+    from router.opening import is_there, place
     from router.settings import load
 
     url = load().database_url
-    where = make_url(url).database or url
-    show.data({"path": where, "exists": Path(where).expanduser().exists()}) if json else show.text(where)
+    where = place(url)
+    show.data({"path": where, "exists": is_there(url)}) if json else show.text(where)
 
 
 @app.command()
@@ -44,16 +43,18 @@ def migrate(json: Json = False) -> None:
     from db.engine import connect
     from db.migrations import migrate, version
     from router import show
+    from router.opening import place
     from router.settings import load
 
-    with closing(connect(load().database_url)) as store:
+    url = load().database_url
+    with closing(connect(url)) as store:
         applied = migrate(store)
         with store.read() as connection:
             schema = version(connection)
     if json:
-        show.data({"path": str(store.path), "schema": schema, "applied": applied})
+        show.data({"path": place(url), "schema": schema, "applied": applied})
     else:
-        show.say(f"{store.path}: schema {schema}, {applied or 'no'} migration{'' if applied == 1 else 's'} applied")
+        show.say(f"{place(url)}: schema {schema}, {applied or 'no'} migration{'' if applied == 1 else 's'} applied")
 
 
 @app.command()
@@ -62,6 +63,8 @@ def backup(
     json: Json = False,
 ) -> None:
     """Copy the database into a new file, for its owner only, while others go on writing.
+
+    A PostgreSQL database is saved by its own `pg_dump`; this says how.
 
     Examples:
 
@@ -73,10 +76,29 @@ def backup(
     from router.opening import open_store
 
     target = file.expanduser()
+    _refuse_server(target)
     with closing(open_store()) as store:
         _copy(store, target)
     size = target.stat().st_size
     show.data({"path": str(target), "bytes": size}) if json else show.say(f"{target}: {size:,} bytes")
+
+
+def _refuse_server(target: Path) -> None:
+    from shlex import quote
+
+    from sqlalchemy import URL
+
+    from db.engine import address
+    from jobs.errors import UsageError
+    from router.settings import load
+
+    url = address(load().database_url)
+    if url.get_backend_name() != "sqlite":
+        asked = {"username": url.username, "host": url.host, "port": url.port, "database": url.database}
+        source = URL.create("postgresql", **asked, query=url.query).render_as_string()  # pg_dump asks for the password
+        raise UsageError(
+            f"a PostgreSQL database is saved by pg_dump: pg_dump -Fc -f {quote(str(target))} {quote(source)}"
+        )
 
 
 def _copy(store: "Store", target: Path) -> None:
@@ -93,7 +115,7 @@ def _copy(store: "Store", target: Path) -> None:
         raise UsageError(f"{target} is there already; name a new file") from None
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror}") from None
-    assert store.path is not None  # every store is a file
+    assert store.path is not None  # a server's database was refused before
     try:
         with closing(sqlite3.connect(store.path, timeout=30)) as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)

@@ -1,0 +1,91 @@
+"""The rows of a provider batch: as they go into its file, and what is known of them when their answers come."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, or_, select
+
+from db import ledger
+from db.claims import BODY
+from db.dialect import within
+from db.engine import Store
+from db.ledger import ATTEMPT, JOB
+from db.states import AttemptState
+
+_ROWS_A_PAGE = 1000
+
+
+def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str]]:
+    """Job, attempt and body of every row that is still to be sent, bodies that begin alike together, page by page."""
+    keys = _keys(store, batch_id)
+    for first in range(0, len(keys), _ROWS_A_PAGE):
+        page = keys[first : first + _ROWS_A_PAGE]
+        with store.read() as connection:
+            wanted = within(BODY.c.job_id, [job_id for job_id, _ in page], connection)
+            bodies: dict[str, str] = dict(connection.execute(select(BODY.c.job_id, BODY.c.body).where(wanted)).all())
+        yield from ((job_id, n, bodies[job_id]) for job_id, n in page)
+
+
+def _keys(store: Store, batch_id: str) -> list[tuple[str, int]]:
+    """The open attempts of a batch in the order of its file's lines."""
+    with store.read() as connection:
+        rows = _open(batch_id).join(JOB, JOB.c.id == ATTEMPT.c.job_id).order_by(JOB.c.prefix, ATTEMPT.c.job_id)
+        return [tuple(row) for row in connection.execute(rows)]
+
+
+def _open(batch_id: str) -> Select[Any]:
+    return select(ATTEMPT.c.job_id, ATTEMPT.c.n).where(
+        ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.SENT.value
+    )
+
+
+def open_rows(store: Store, batch_id: str, limit: int) -> list[tuple[str, int]]:
+    """Attempts of the batch that nothing has settled yet."""
+    with store.read() as connection:
+        return [tuple(row) for row in connection.execute(_open(batch_id).limit(limit))]
+
+
+def holds(store: Store, batch_id: str, job_id: str, n: int) -> bool:
+    """Whether this attempt is a row of the batch."""
+    with store.read() as connection:
+        row = select(ATTEMPT.c.batch_id).where(ATTEMPT.c.job_id == job_id, ATTEMPT.c.n == n)
+        return connection.scalar(row) == batch_id
+
+
+def rows_at(store: Store, batch_id: str, lines: Sequence[int]) -> dict[int, tuple[str, int]]:
+    """The attempts on these lines of the batch's file, counted from 1, where it has such a line."""
+    keys = _keys(store, batch_id)
+    return {line: keys[line - 1] for line in lines if 1 <= line <= len(keys)}
+
+
+def some_settled(store: Store, batch_id: str) -> bool:
+    """Whether some row of the batch has come to its end already."""
+    with store.read() as connection:
+        settled = ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.FAILED.value
+        return connection.execute(select(ATTEMPT.c.n).where(*settled).limit(1)).first() is not None
+
+
+def overdue(store: Store, job_ids: Sequence[str], now: datetime) -> set[str]:
+    """Those of the jobs whose deadline has passed."""
+    with store.read() as connection:
+        late = within(JOB.c.id, job_ids, connection), JOB.c.deadline_at <= now
+        return set(connection.scalars(select(JOB.c.id).where(*late)))
+
+
+def judged(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str | None, int]]:
+    """Body, post-process command and number of earlier answers of those jobs whose answers must be looked at whole."""
+    whole = or_(BODY.c.post_process.is_not(None), BODY.c.body.contains('"response_format"'))
+    with store.read() as connection:
+        query = select(*BODY.c, ledger.ANSWERED.label("answered")).join(JOB, JOB.c.id == BODY.c.job_id)
+        rows = connection.execute(query.where(within(BODY.c.job_id, job_ids, connection), whole))
+        return {row.job_id: (row.body, row.post_process, row.answered) for row in rows}
+
+
+def never_ran(store: Store, job_ids: Sequence[str]) -> dict[str, int]:
+    """How many attempts of each job expired or were cancelled before they ran, where there are any."""
+    idle = [AttemptState.EXPIRED.value, AttemptState.CANCELLED.value]
+    with store.read() as connection:
+        theirs = within(ATTEMPT.c.job_id, job_ids, connection), ATTEMPT.c.state.in_(idle)
+        counted = select(ATTEMPT.c.job_id, func.count()).where(*theirs).group_by(ATTEMPT.c.job_id)
+        return {str(job_id): int(times) for job_id, times in connection.execute(counted)}

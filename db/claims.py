@@ -1,0 +1,89 @@
+"""Which due jobs a worker may run now, and what it needs of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, or_, select, text
+
+from db import ledger
+from db.ledger import DECISION, JOB
+from db.rates import Gates
+from db.states import Lane
+from db.tables import Body, table
+
+BODY = table(Body)
+LIVE = [Lane.SYNC.value, Lane.STREAM.value]
+# Word for word the condition of the index job_next, or all that is queued would be sorted at each claim; with = for
+# NOT <>, SQLite would rather use job_state.
+_QUEUED = text("NOT (job.state <> 'queued') AND (job.lane = 'sync' OR job.lane = 'stream')")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is ours to run until the lease ends, with the number of its open attempt."""
+
+    job_id: str
+    n: int
+    lane: str
+    tier: str
+    provider: str
+    model: str
+    interactive: bool
+    body: str
+    post_process: str | None
+    handling: str | None
+    input_tokens: int  # as estimated when it was decided
+    output_p90: int
+    lease_by: str
+    answered: int = 0  # earlier attempts that brought an answer, which did not fit its schema
+    turned_away: int = 0  # earlier attempts that a limit or an overload turned away: none of its tries
+    deadline_at: datetime | None = None
+
+
+def due(limit: int, now: datetime, providers: Sequence[str]) -> Select[Any]:
+    """The next jobs to go; on PostgreSQL what another process takes now is not waited for."""
+    return (
+        select(JOB.c.id)
+        .where(_QUEUED, JOB.c.provider.in_(providers), JOB.c.run_after <= now)
+        .order_by(JOB.c.priority.desc(), JOB.c.deadline_at.is_(None), JOB.c.deadline_at, JOB.c.id)
+        .limit(limit)
+        .with_for_update(of=JOB, skip_locked=True, key_share=True)
+    )
+
+
+def admitted(connection: Connection, gates: Gates, limit: int, now: datetime, providers: Sequence[str]) -> list[str]:
+    """The next jobs whose models may be called now; what that takes of their limits is spent."""
+    tokens = DECISION.c.input_tokens + DECISION.c.output_p90
+    shut: set[tuple[str, str]] = set()
+    ids: list[str] = []
+    looking = True
+    while looking:  # once, and once more for each model that is at its limit
+        waiting = due(limit - len(ids), now, providers).add_columns(JOB.c.provider, JOB.c.model, tokens.label("tokens"))
+        waiting = waiting.join_from(JOB, DECISION, DECISION.c.id == JOB.c.decision_id).where(JOB.c.id.not_in(ids))
+        waiting = waiting.where(*(or_(JOB.c.provider != provider, JOB.c.model != model) for provider, model in shut))
+        looking = False
+        for row in connection.execute(waiting).all():
+            model = (row.provider, row.model)
+            if model not in shut and gates.admit(model, row.tokens):
+                ids.append(row.id)
+            else:
+                shut.add(model)
+                looking = len(ids) < limit
+    gates.keep(connection)
+    return ids
+
+
+def claims_of(connection: Connection, ids: Sequence[str], by: str) -> list[Claim]:
+    """The jobs as their owner meets them."""
+    columns = [JOB.c.id.label("job_id"), JOB.c.attempts.label("n"), JOB.c.lane, JOB.c.tier, JOB.c.provider]
+    columns += [JOB.c.model, JOB.c.interactive, BODY.c.body, BODY.c.post_process, BODY.c.handling]
+    columns += [DECISION.c.input_tokens, DECISION.c.output_p90, JOB.c.deadline_at]
+    rows = connection.execute(
+        select(*columns, ledger.ANSWERED.label("answered"), ledger.TURNED_AWAY.label("turned_away"))
+        .join(BODY, BODY.c.job_id == JOB.c.id)
+        .join(DECISION, DECISION.c.id == JOB.c.decision_id)
+        .where(JOB.c.id.in_(ids))
+    )
+    return [Claim(**row._mapping, lease_by=by) for row in rows]
