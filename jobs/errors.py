@@ -1,5 +1,7 @@
 """One exception tree. Each error says what is wrong, where, and what to do."""
 
+from collections.abc import Mapping
+
 
 class ShunterError(Exception):
     """The root; `code` is a word for machines, `exit_code` what the command line ends with."""
@@ -26,7 +28,8 @@ class Refused(ShunterError):
 class CallError(ShunterError):
     """A call to a provider did not bring an answer.
 
-    `maybe_billed`: the request was sent and may have been worked on, so its cost is unknown.
+    `maybe_billed`: the request was sent and may have been worked on, so its cost is unknown. `headers` are those that
+    rate limits are learned from, where it answered at all.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class CallError(ShunterError):
         status: int | None = None,
         request_id: str | None = None,
         maybe_billed: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, code=code)
         self.status = status
         self.request_id = request_id
         self.maybe_billed = maybe_billed
+        self.headers = headers or {}
 
 
 class Transient(CallError):
@@ -50,6 +55,12 @@ class Transient(CallError):
     def __init__(self, message: str, *, retry_after: float | None = None, **facts: object) -> None:
         super().__init__(message, **facts)  # type: ignore[arg-type]
         self.retry_after = retry_after
+
+    @property
+    def turned_away(self) -> bool:
+        """The provider had no room for the call and never ran it: free, and no fault of the job's."""
+        known = self.status in (429, 529) or "overloaded" in self.code or self.code == "slow_down"
+        return known and not self.maybe_billed
 
 
 class Permanent(CallError):

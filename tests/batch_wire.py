@@ -5,8 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from jobs.chat import Request
 from jobs.providers import BATCH_PROVIDERS, Endpoint
+from router.intake import canonical
 from tests.wire import Script, Server, serving
+
+
+def stored(request: Request) -> str:
+    """Its body as a job keeps it."""
+    return canonical(request.body())
 
 
 def run(test: Callable[[], Awaitable[Any]]) -> Any:

@@ -15,7 +15,7 @@ from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import BATCH_PROVIDERS, Endpoint, Remote, Ticket
 from jobs.sandbox.server import Sandbox
 from tests import wire
-from tests.batch_wire import batches, run, scripted
+from tests.batch_wire import batches, run, scripted, stored
 from tests.wire import Script, Server
 
 KEY = "sk-test-1234567890"
@@ -35,7 +35,7 @@ def request(name: str, text: str = "hi", **more: Any) -> Request:
 def ticket(made: Any, folder: Path, rows: int = 3, **more: Any) -> Ticket:
     name = made.endpoint.provider
     path = folder / "rows.jsonl"
-    path.write_bytes(b"".join(made.line(f"job_{i}_1", request(name, f"say {i}\u2028")) for i in range(rows)))
+    path.write_bytes(b"".join(made.line(f"job_{i}_1", stored(request(name, f"say {i}\u2028"))) for i in range(rows)))
     facts = {"rows": rows, "file": path, "file_id": None, "tries": 1, "install": "here"} | more
     return Ticket(batch_id="b-1", file_name="shunter-b-1-1.jsonl", since=datetime.now(UTC), **facts)
 
@@ -187,7 +187,7 @@ def test_lines_say_neither_stream_nor_tier() -> None:
     asked = {"params": {"stream": True, "service_tier": "flex", "stream_options": {}}}
     for name in ("openai", "anthropic"):
         made = BATCH_PROVIDERS[name](Endpoint(name, "http://x/v1", True, "A_KEY"))
-        line = made.line("a", request(name, **asked))
+        line = made.line("a", stored(request(name, **asked)))
         row = json.loads(line)
         assert line.endswith(b"}\n")
         assert line.count(b"\n") == 1
@@ -271,10 +271,10 @@ def test_a_failed_batch_says_why_and_where() -> None:
         "expires_at": 1800000000,
     }
     remote = scripted("openai", test, wire.reply(raw))
-    assert (remote.terminal, remote.error_code, remote.error_line, remote.error) == (
+    assert (remote.terminal, remote.error_code, remote.error_lines, remote.error) == (
         True,
         "invalid_json_line",
-        2,
+        ((2, "invalid_json_line", "line 2 [key]"),),
         "line 2 [key]",
     )
     assert (remote.output_file_id, remote.expires_at) == (None, datetime.fromtimestamp(1800000000, UTC))

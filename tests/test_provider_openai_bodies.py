@@ -1,11 +1,12 @@
 """Chat completions: what is asked, and odd JSON that is taken all the same."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobs.chat import Message, Request, Usage
-from jobs.providers.openai_wire import answer_from, body_of, usage_of
+from jobs.providers.openai_wire import Accumulator, answer_from, body_of, usage_of
 
 
 def request(**more: Any) -> Request:
@@ -72,3 +73,37 @@ def test_a_large_number_in_arguments_stays_what_it_is() -> None:
 )
 def test_usage(raw: Any, usage: Usage | None) -> None:
     assert usage_of(raw) == usage
+
+
+ODD = (None, "", "x", 0, 1, {}, [{"text": "part"}], {"name": "f", "arguments": "{}"}, {"content": "y"})
+REASONS = ("length", "content_filter", "tool_calls", "STOP", "sideways", "", None, 3)
+MORE = ("content", "refusal", "tool_calls", "function_call", "reasoning", "reasoning_content")
+
+
+def plain(message: Any = None, choice: Any = None, more: Any = None, others: Any = ()) -> dict[str, Any]:
+    said = {"role": "assistant", "content": "words", **(message or {})}
+    ended = {"message": said, "finish_reason": "stop", **(choice or {})}
+    return {
+        "choices": [ended, *others],
+        "model": "m",
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+        **(more or {}),
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        plain(),
+        *(plain(choice={"finish_reason": reason}) for reason in REASONS),
+        *(plain({name: value}) for name in MORE for value in ODD),
+        *(plain(choice={name: value}) for name in ("message", "index", "delta") for value in ODD),
+        *(plain(more={name: value}) for name in ("usage", "model", "service_tier") for value in ODD),
+        *(plain(others=[value]) for value in (*ODD, plain()["choices"][0])),
+    ],
+)
+def test_the_short_way_to_a_plain_answer_ends_where_the_long_one_does(body: dict[str, Any]) -> None:
+    accumulator = Accumulator()
+    accumulator.feed(body)
+    assert answer_from(body) == accumulator.finish()
+    assert answer_from(body, tier="batch") == replace(accumulator.finish(), tier="batch")

@@ -86,7 +86,7 @@ def test_a_result_file_that_is_cut_is_an_error(end: str) -> None:
 def test_a_cut_that_looks_like_an_end_is_an_error_too() -> None:
     with pytest.raises(Transient) as caught:
         collected("openai", ENDED, wire.until_close(json.dumps(good("a")).encode() + b"\n", b'{"custom'))
-    assert caught.value.code == "cut"
+    assert caught.value.code == "cut_file"
 
 
 def test_a_last_line_without_a_newline_is_a_row() -> None:

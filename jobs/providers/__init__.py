@@ -81,6 +81,8 @@ class Ticket:
     since: datetime  # of the intent: nothing older can be it
     tries: int
     install: str  # marks what this installation made
+    row: bytes = b""  # what a response in the background asks for; it has no file
+    window: str | None = None  # of the background lane: 2h or 8h
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,22 @@ class Remote:
     created_at: datetime | None = None
     expires_at: datetime | None = None
     batch_id: str | None = None  # our id in its metadata
+    install: str | None = None  # the installation that its metadata names
     input_file_id: str | None = None
     error_code: str | None = None
     error: str | None = None
-    error_line: int | None = None
+    error_lines: tuple[tuple[int, str, str], ...] = ()  # of the input file, from 1: line, code, text
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as the provider shows it."""
+
+    id: str
+    name: str
+    purpose: str
+    bytes: int
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +146,8 @@ class BatchProvider(Protocol):
         """Ask the server once; Transient when it cannot be reached."""
         ...
 
-    def line(self, custom_id: str, request: Request) -> bytes:
-        """One row of the input file, with its newline."""
+    def line(self, custom_id: str, body: str) -> bytes:
+        """One row of the input file, with its newline, from a job's stored body; Permanent when it cannot be said."""
         ...
 
     async def find_file(self, ticket: Ticket) -> str | None:
@@ -160,12 +174,23 @@ class BatchProvider(Protocol):
         """How it stands; Permanent with status 404 when the provider does not know it."""
         ...
 
-    def collect(self, remote: Remote) -> AsyncIterator[Row]:
-        """Every row that the provider has an answer or an error for, in any order, as a stream."""
+    def collect(self, remote: Remote, folder: Path | None = None) -> AsyncIterator[Row]:
+        """Every row that the provider has an answer or an error for, as a stream, in any order.
+
+        With a `folder` for a copy of each file that it reads, in the order of their custom_ids.
+        """
         ...
 
     async def cancel(self, provider_batch_id: str) -> Remote:
         """Ask to stop it; rows already done stay and are billed."""
+        ...
+
+    def listed(self) -> AsyncIterator[Remote]:
+        """Every batch that the provider shows, newest first as far as it sorts them; at most some thousands."""
+        ...
+
+    def files(self) -> AsyncIterator[RemoteFile]:
+        """Every file that the provider shows, likewise; none where it has no files."""
         ...
 
     async def close(self) -> None:
@@ -192,4 +217,7 @@ PROVIDERS: dict[str, Callable[[Endpoint], Provider]] = {
 BATCH_PROVIDERS: dict[str, Callable[[Endpoint], BatchProvider]] = {
     "openai": _on_demand("openai_batch", "OpenAIBatches"),
     "anthropic": _on_demand("anthropic_batch", "AnthropicBatches"),
+}
+BACKGROUND_PROVIDERS: dict[str, Callable[[Endpoint], BatchProvider]] = {
+    "openai": _on_demand("openai_background", "OpenAIBackground"),
 }

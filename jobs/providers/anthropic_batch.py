@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jobs.chat import Request
 from jobs.errors import CallError, Permanent
-from jobs.providers import BatchLimits, Endpoint, Remote, Row, Ticket
-from jobs.providers.answers import count, encode, error_of
+from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket
+from jobs.providers.answers import count, decode, encode, error_of
 from jobs.providers.anthropic import PATH, client
 from jobs.providers.anthropic_params import params_of
 from jobs.providers.anthropic_wire import answer_from
@@ -37,9 +38,9 @@ class AnthropicBatches:
         """Whether the server has one."""
         return await asks_batches(self._connection, BATCHES)
 
-    def line(self, custom_id: str, request: Request) -> bytes:
+    def line(self, custom_id: str, body: str) -> bytes:
         """One row of the file that `submit` sends; Permanent when the request cannot be said there."""
-        return encode({"custom_id": custom_id, "params": params_of(request)}) + b"\n"
+        return encode({"custom_id": custom_id, "params": params_of(Request.from_body(decode(body)))}) + b"\n"
 
     async def find_file(self, ticket: Ticket) -> str | None:
         """There are no files."""
@@ -55,12 +56,8 @@ class AnthropicBatches:
     async def find(self, ticket: Ticket) -> Sequence[Remote]:
         """The batches made since the ticket with as many rows: candidates, since nothing names them."""
 
-        async def fetch(after: str | None) -> dict[str, Any]:
-            params = {"limit": 100, **({"after_id": after} if after else {})}
-            return await self._connection.ask("get", BATCHES, params=params)
-
         found: list[Remote] = []
-        async for page in pages(fetch):
+        async for page in pages(self._page):
             found += [remote for remote in map(remote_of, page) if _can_be(remote, ticket)]
             if too_old(page, ticket):
                 break
@@ -85,9 +82,9 @@ class AnthropicBatches:
         """How it stands."""
         return remote_of(await self._connection.ask("get", _path(provider_batch_id)))
 
-    async def collect(self, remote: Remote) -> AsyncGenerator[Row]:
+    async def collect(self, remote: Remote, folder: Path | None = None) -> AsyncGenerator[Row]:
         """The rows, by our own path: a results_url of another host must not get the key."""
-        async with aclosing(rows(self._connection, f"{_path(remote.id)}/results", row_of)) as found:
+        async with aclosing(rows(self._connection, f"{_path(remote.id)}/results", row_of, folder)) as found:
             async for row in found:
                 yield row
 
@@ -100,9 +97,25 @@ class AnthropicBatches:
                 return await self.poll(provider_batch_id)
             raise
 
+    async def listed(self) -> AsyncGenerator[Remote]:
+        """Every batch of the workspace."""
+        async for page in pages(self._page):
+            for raw in page:
+                if raw.get("id"):
+                    yield remote_of(raw)
+
+    async def files(self) -> AsyncGenerator[RemoteFile]:
+        """There are no files."""
+        return
+        yield
+
     async def close(self) -> None:
         """Close the connections."""
         await self._connection.close()
+
+    async def _page(self, after: str | None) -> dict[str, Any]:
+        params = {"limit": 100, **({"after_id": after} if after else {})}
+        return await self._connection.ask("get", BATCHES, params=params)
 
 
 def _path(provider_batch_id: str) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
+from urllib.request import getproxies
 from weakref import WeakKeyDictionary
 
 import httpx2
@@ -15,22 +17,28 @@ from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import Endpoint
 from jobs.providers.answers import decode, encode
 from jobs.providers.failures import Place, failure
+from jobs.providers.pool import MOST, Pool
 
 NO_KEY = "none"  # a compatible server may want no key, and the SDKs want one
-LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=1000)
+LIMITS = httpx2.Limits(max_connections=MOST, max_keepalive_connections=MOST)
 UNREAD = {"X-Stainless-Raw-Response": "stream"}  # the SDKs' own word for: leave the body on the wire
 
 Make = Callable[[str, str], Any]
 
 
 @cache
+def _trust() -> ssl.SSLContext:
+    """Reading the trust store costs more than all the rest of a client."""
+    return httpx2.create_ssl_context()
+
+
 def transport() -> dict[str, Any]:
-    """What every SDK client's HTTP client is made with; reading the trust store costs more than all the rest."""
+    """What every SDK client's HTTP client is made with."""
     # No redirects: the SDKs would send a paid request on, and round in circles.
-    hooks = {"request": [_timed]}
-    return {
-        "verify": httpx2.create_ssl_context(), "limits": LIMITS, "event_hooks": hooks, "follow_redirects": False,
-    }  # fmt: skip
+    made: dict[str, Any] = {"event_hooks": {"request": [_timed]}, "follow_redirects": False}
+    if getproxies().keys() & {"http", "https", "all"}:  # only httpx2 itself knows which address goes through one
+        return made | {"verify": _trust(), "limits": LIMITS}
+    return made | {"transport": Pool(_trust())}
 
 
 _watch: ContextVar[Stopwatch | None] = ContextVar("watch", default=None)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from jobs.errors import CallError, Permanent, Transient
-from jobs.providers.answers import decode, error_of
+from jobs.providers.answers import decode, error_of, head_of
 
 RETRIED_STATUSES = frozenset({408, 409, 425, 429})
 LOST_BY_GATEWAY = frozenset({504, 522, 523, 524})  # the gateway gave up waiting; the model may have gone on
@@ -160,10 +160,12 @@ def status_failure(response: httpx2.Response, body: Any, place: Place, *, create
     status = response.status_code
     code, kind, text = error_of(_object(body)) or ("", "", str(body or "").strip())
     said = place.clean(text) or "no reason given"
+    head = head_of(response.headers.raw)
     facts: dict[str, Any] = {
         "code": place.clean(code or kind) or f"http_{status}",
         "status": status,
-        "request_id": response.headers.get("x-request-id") or response.headers.get("request-id"),
+        "request_id": head.request_id,
+        "headers": head.headers,
         "maybe_billed": status in LOST_BY_GATEWAY or (creates and status >= 500),
     }
     if lasting(status, code, kind, text):

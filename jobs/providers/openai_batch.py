@@ -1,24 +1,27 @@
 """OpenAI's Batch API, and every compatible one, through the openai SDK."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jobs.chat import Outcome, Request
+from jobs.chat import Outcome
 from jobs.errors import CallError, Permanent
-from jobs.providers import BatchLimits, Endpoint, Remote, Row, Ticket
+from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket
 from jobs.providers.answers import Head, count, decode, encode, error_of
 from jobs.providers.connection import Connection
 from jobs.providers.failures import lasting
 from jobs.providers.openai import PATH, client
-from jobs.providers.openai_wire import answer_from, body_of
+from jobs.providers.openai_wire import answer_from, worded
 from jobs.providers.rows import POST_SECONDS, asks_batches, moment, pages, rows, too_old
 
 URL = "/v1" + PATH
 EXPIRED = frozenset({"batch_expired", "expired"})
 CANCELLED = frozenset({"batch_cancelled", "batch_canceled", "cancelled", "canceled"})
+_IN_WORDS = re.compile(r"\bline (\d{1,6})\b", re.IGNORECASE)
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})  # any other word will change
 
 
@@ -37,17 +40,22 @@ class OpenAIBatches:
         """Whether the server has one."""
         return await asks_batches(self._connection, "/batches")
 
-    def line(self, custom_id: str, request: Request) -> bytes:
+    def line(self, custom_id: str, body: str) -> bytes:
         """One row of the input file."""
-        body = body_of(request, own=self.endpoint.own)
-        return encode({"custom_id": custom_id, "method": "POST", "url": URL, "body": body}) + b"\n"
+        said = worded(decode(body), own=self.endpoint.own)
+        return encode({"custom_id": custom_id, "method": "POST", "url": URL, "body": said}) + b"\n"
 
     async def find_file(self, ticket: Ticket) -> str | None:
-        """The newest file of the ticket's name."""
+        """The newest file of the ticket's name; None too where no list is shown: a second file costs nothing."""
 
         async def fetch(after: str | None) -> dict[str, Any]:
             params = {"purpose": "batch", "limit": 100, "order": "desc", **({"after": after} if after else {})}
-            return await self._connection.ask("get", "/files", params=params)
+            try:
+                return await self._connection.ask("get", "/files", params=params)
+            except CallError as error:
+                if error.status in (None, 401, 403):
+                    raise
+                return {}
 
         found: list[tuple[float, str]] = []
         async for page in pages(fetch):
@@ -72,22 +80,18 @@ class OpenAIBatches:
         return self._connection.id_of(answer, "a file")
 
     async def delete_file(self, file_id: str) -> None:
-        """Delete an input file."""
+        """Delete an input file, on servers that can."""
         try:
             await self._connection.ask("delete", f"/files/{_part(file_id)}")
         except CallError as error:
-            if error.status != 404:
+            if error.status not in (404, 405, 501):
                 raise
 
     async def find(self, ticket: Ticket) -> Sequence[Remote]:
         """The batches with our metadata or of our file."""
 
-        async def fetch(after: str | None) -> dict[str, Any]:
-            params = {"limit": 100, **({"after": after} if after else {})}
-            return await self._connection.ask("get", "/batches", params=params)
-
         found: list[Remote] = []
-        async for page in pages(fetch):
+        async for page in pages(self._batch_page):
             for remote in map(self._remote, page):
                 ours = remote.batch_id == ticket.batch_id
                 if ours or (ticket.file_id and remote.input_file_id == ticket.file_id):
@@ -115,30 +119,70 @@ class OpenAIBatches:
         return self._remote(answer)
 
     async def poll(self, provider_batch_id: str) -> Remote:
-        """How it stands."""
-        return self._remote(await self._connection.ask("get", f"/batches/{_part(provider_batch_id)}"))
+        """How it stands. A gateway says 500 of a batch that nobody knows: then the list has the last word."""
+        try:
+            return self._remote(await self._connection.ask("get", f"/batches/{_part(provider_batch_id)}"))
+        except CallError as error:
+            if error.status != 500:
+                raise
+            async for remote in self.listed():
+                if remote.id == provider_batch_id:
+                    return remote
+            raise Permanent(f"{error}; and its list of batches lacks it", code=error.code, status=404) from None
 
-    async def collect(self, remote: Remote) -> AsyncGenerator[Row]:
+    async def collect(self, remote: Remote, folder: Path | None = None) -> AsyncGenerator[Row]:
         """The rows of the output file, then those of the error file."""
         for file_id in (remote.output_file_id, remote.error_file_id):
             if file_id:
-                async with aclosing(rows(self._connection, f"/files/{_part(file_id)}/content", row_of)) as found:
+                path = f"/files/{_part(file_id)}/content"
+                async with aclosing(rows(self._connection, path, row_of, folder)) as found:
                     async for row in found:
                         yield row
 
     async def cancel(self, provider_batch_id: str) -> Remote:
-        """Ask to stop it; servers refuse that for a batch that has ended."""
+        """Ask to stop it; servers refuse that for a batch that has ended, gateways with a 500."""
         try:
             answer = await self._connection.ask("post", f"/batches/{_part(provider_batch_id)}/cancel")
         except CallError as error:
-            if error.status in (400, 409, 422):
-                return await self.poll(provider_batch_id)
-            raise
+            if error.status not in (400, 409, 422, 500):
+                raise
+            remote = await self.poll(provider_batch_id)
+            if error.status == 500 and not remote.terminal:
+                raise
+            return remote
         return self._remote(answer)
+
+    async def listed(self) -> AsyncGenerator[Remote]:
+        """Every batch; one without an id, which nothing could be done with, is left out."""
+        async for page in pages(self._batch_page):
+            for raw in page:
+                if raw.get("id"):
+                    yield self._remote(raw)
+
+    async def files(self) -> AsyncGenerator[RemoteFile]:
+        """Every file, whatever it is for; servers without files say 404 or 405."""
+
+        async def fetch(after: str | None) -> dict[str, Any]:
+            params = {"limit": 100, "order": "desc", **({"after": after} if after else {})}
+            try:
+                return await self._connection.ask("get", "/files", params=params)
+            except CallError as error:
+                if error.status in (404, 405, 501):
+                    return {}
+                raise
+
+        async for page in pages(fetch):
+            for raw in page:
+                if raw.get("id"):
+                    yield file_of(raw)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._connection.close()
+
+    async def _batch_page(self, after: str | None) -> dict[str, Any]:
+        params = {"limit": 100, **({"after": after} if after else {})}
+        return await self._connection.ask("get", "/batches", params=params)
 
     def _remote(self, raw: Mapping[str, Any]) -> Remote:
         return remote_of(raw, self._connection)
@@ -156,9 +200,9 @@ def remote_of(raw: Mapping[str, Any], connection: Connection) -> Remote:
     """A batch object as a Remote, whatever a server leaves out."""
     counts, metadata, errors = _mapping(raw, "request_counts"), _mapping(raw, "metadata"), _mapping(raw, "errors")
     listed = errors.get("data")
-    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], Mapping) else {}
+    named = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    first = named[0] if named else {}
     status = str(raw.get("status") or "unknown")
-    line = first.get("line")
     return Remote(
         id=str(raw.get("id") or ""),
         status=status,
@@ -171,22 +215,43 @@ def remote_of(raw: Mapping[str, Any], connection: Connection) -> Remote:
         created_at=moment(raw.get("created_at")),
         expires_at=moment(raw.get("expires_at")),
         batch_id=metadata.get("shunter_batch"),
+        install=metadata.get("shunter_install"),
         input_file_id=raw.get("input_file_id") or None,
         error_code=first.get("code") or None,
         error=connection.clean(first.get("message")) or None,
-        error_line=line if isinstance(line, int) else None,
+        error_lines=tuple(line for line in (_line(one, connection) for one in named) if line),
+    )
+
+
+def _line(error: Mapping[str, Any], connection: Connection) -> tuple[int, str, str] | None:
+    """The line that a validation error speaks of, in its own field or only in its words."""
+    text = connection.clean(str(error.get("message") or "")) or "refused by the provider's validation"
+    line = error.get("line")
+    if not isinstance(line, int) and (found := _IN_WORDS.search(text)):
+        line = int(found[1])
+    return (line, str(error.get("code") or "invalid"), text) if isinstance(line, int) and line > 0 else None
+
+
+def file_of(raw: Mapping[str, Any]) -> RemoteFile:
+    """A file object as a RemoteFile, whatever a server leaves out."""
+    return RemoteFile(
+        id=str(raw.get("id") or ""),
+        name=str(raw.get("filename") or ""),
+        purpose=str(raw.get("purpose") or ""),
+        bytes=count(raw.get("bytes")),
+        created_at=moment(raw.get("created_at")),
     )
 
 
 def _mapping(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = raw.get(name)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def row_of(raw: Mapping[str, Any]) -> Row:
     """A line of an output or an error file; only a 200 with choices is an answer."""
     custom_id = str(raw.get("custom_id") or "")
-    if told := error_of({"error": raw.get("error")}):
+    if raw.get("error") and (told := error_of({"error": raw["error"]})):
         return _failed(custom_id, None, told)
     response = _mapping(raw, "response")
     status, body = count(response.get("status_code")), _body(response.get("body"))

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,6 +13,7 @@ from jobs.errors import CallError, Transient
 from jobs.providers import Row, Ticket
 from jobs.providers.answers import decode
 from jobs.providers.connection import Connection
+from jobs.providers.spool import Spool
 
 POST_SECONDS = 540.0  # an upload or a create; the batch lane's grace (600 s) must be longer
 CLOCK_SLACK = timedelta(minutes=10)  # between the provider's clock and ours
@@ -22,20 +24,41 @@ RowOf = Callable[[dict[str, Any]], Row]
 Fetch = Callable[[str | None], Awaitable[dict[str, Any]]]
 
 
-async def rows(connection: Connection, path: str, row_of: RowOf) -> AsyncGenerator[Row]:
-    """The rows of a result file. A last line that was cut raises Transient: the file has more."""
+async def rows(connection: Connection, path: str, row_of: RowOf, folder: Path | None = None) -> AsyncGenerator[Row]:
+    """The rows of a result file, as they come; with a `folder` for a copy of it, in the order of their custom_ids.
+
+    What came before the file broke off is given in any case. A last line that was cut raises Transient: the file has
+    more.
+    """
+    async with aclosing(_lines(connection, path)) as found:
+        if folder is None:
+            async for lines in found:
+                for line in lines:
+                    yield _row(line, row_of, connection)
+            return
+        with Spool(folder) as spool:
+            broke: CallError | None = None
+            try:
+                async for lines in found:
+                    spool.add(lines)
+            except CallError as error:
+                broke = error
+            for line in spool.ordered():
+                yield _row(line, row_of, connection)
+            if broke is not None:
+                raise broke
+
+
+async def _lines(connection: Connection, path: str) -> AsyncGenerator[list[bytes]]:
     tail = b""
     async with aclosing(_pieces(connection, path)) as pieces:
         async for piece in pieces:
             *lines, tail = (tail + piece).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield _row(line, row_of, connection)
+            yield [line for line in lines if line and not line.isspace()]
     if tail.strip():
-        row = _row(tail, row_of, connection)
-        if not row.custom_id:
-            raise Transient(f"{connection.place().host} sent {path} only in part", code="cut")
-        yield row
+        if not _named(tail):
+            raise Transient(f"{connection.place().host} sent {path} only in part", code="cut_file")
+        yield [tail]
 
 
 async def _pieces(connection: Connection, path: str) -> AsyncGenerator[bytes]:
@@ -51,11 +74,20 @@ async def _pieces(connection: Connection, path: str) -> AsyncGenerator[bytes]:
             await response.aclose()
 
 
-def _row(line: bytes, row_of: RowOf, connection: Connection) -> Row:
+def _named(line: bytes) -> bool:
+    data = _decoded(line)
+    return isinstance(data, dict) and bool(data.get("custom_id"))
+
+
+def _decoded(line: bytes) -> Any:
     try:
-        data = decode(line)
+        return decode(line)
     except ValueError:
-        data = None
+        return None
+
+
+def _row(line: bytes, row_of: RowOf, connection: Connection) -> Row:
+    data = _decoded(line)
     if not isinstance(data, dict):
         return Row("", None, "malformed_row", f"a result line that is no JSON object: {line[:80]!r}")
     row = row_of(data)
