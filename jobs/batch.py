@@ -1,23 +1,25 @@
 """The batch lane: pack, upload, create, poll; look before you post again, adopt what is there."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from secrets import token_hex
 
-import orjson
-
-from db import batches, facts, plans
+from db import batch_rows, batches, facts, headroom, packing, plans
 from db.engine import Store
 from db.ids import custom_id, new_id
-from db.states import BatchState
+from db.packing import Room, Waiting
+from db.states import BatchState, Lane
 from db.tables import Batch
-from jobs import importing, polling
-from jobs.chat import Request
-from jobs.context import Context
+from jobs import background, importing, polling
+from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import BatchProvider, Remote, Ticket
 
 _ROOM = 0.75  # of a provider's bytes, for bodies: the rest is for custom_ids, escapes and what wraps each row
+_FILE_TRIES = 3  # with a file that cannot be found: it may be new, or was deleted by a worker that died after that
+_ONE_AT_A_TIME = "another create is unclear; at most one at a time can be told apart"
 _SOON_S = 5.0  # between two looks for something that a list may show late
 
 
@@ -35,30 +37,39 @@ async def has_batch_api(context: Context, provider: str) -> bool:
     return known == "yes"
 
 
-async def pack(context: Context) -> int:
-    """Put every due job of the batch lane into a batch, or move it on where there is no Batch API; how many rows."""
+async def pack(context: Context, *, window_open: bool = True) -> int:
+    """Put due jobs of the batch lane into batches, or move them on where there is no Batch API; how many rows.
+
+    Jobs whose hour to leave the lane has come go on to their next step in any case. What finds the provider's queue
+    full, or the window closed, stays queued.
+    """
     await context.db(plans.leave_late, context.clock.now())
     packed = 0
-    for group in await context.db(batches.waiting, context.clock.now()):
+    for group in await context.db(packing.waiting, context.clock.now()) if window_open else ():
         if group.provider not in context.endpoints:
             continue
         if not await has_batch_api(context, group.provider):
             await context.db(plans.leave_batch_lane, group.provider, group.model)
             continue
-        limits = context.batch_provider(group.provider).limits
-        base_url = context.endpoint(group.provider).base_url
-        room = {"max_rows": limits.rows, "max_bytes": int(limits.bytes * _ROOM)}
-        while True:
-            now = context.clock.now()
-            rows = await context.db(batches.pack, new_id(now), group, base_url=base_url, now=now, **room)
-            packed += rows
-            if not rows:
-                break
+        packed += await context.db(_pack, context, group)
     return packed
+
+
+def _pack(store: Store, context: Context, group: Waiting) -> int:
+    limits = context.batch_provider(group.provider).limits
+    base_url, now = context.endpoint(group.provider).base_url, context.clock.now()
+    room = Room(limits.rows, int(limits.bytes * _ROOM))
+    if head := headroom.left(store, group.provider, base_url, group.model, now):
+        room = replace(room, tokens=head.now, most=head.empty)
+    cuts = packing.cuts(store, group, room, now)
+    return sum(packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now) for cut in cuts)
 
 
 async def move(context: Context, batch: Batch) -> None:
     """Take a batch, whose lease is ours, as far as it goes now; CallError when it stands still, to be tried later."""
+    if batch.lane == Lane.BACKGROUND:
+        await background.move(context, batch)
+        return
     steps: dict[str, Callable[[Context, Batch], Awaitable[None]]] = {
         BatchState.PACKED: _upload,
         BatchState.UPLOADED: _create,
@@ -66,24 +77,34 @@ async def move(context: Context, batch: Batch) -> None:
         BatchState.SUBMITTED: polling.poll,
         BatchState.ENDED: polling.import_,
     }
-    current: Batch | None = batch
-    while current is not None and current.state in steps:
+    current = batch
+    while current.state in steps:
         before = current.state
         try:
             await steps[before](context, current)
         except CallError as error:
             await context.db(batches.wait, batch.id, polling.later(context, current, error), error=str(error))
             raise
-        current = await context.db(batches.get, batch.id)
-        if current is not None and current.state == before:
+        except FileNotFoundError:
+            if await _over(context, batch):
+                return
+            raise
+        moved = await context.db(batches.get, batch.id)
+        if moved is None or moved.state == before or moved.next_poll_at > context.clock.now():
             return
+        current = moved
+
+
+async def _over(context: Context, batch: Batch) -> bool:
+    """Whether another worker has brought it to its end, and removed its file, while this one was paused."""
+    return (now := await context.db(batches.get, batch.id)) is None or now.state == BatchState.IMPORTED
 
 
 # ---- upload ----
 
 
 async def _upload(context: Context, batch: Batch) -> None:
-    if batch.cancel_at:
+    if polling.to_leave(context, batch):
         await importing.called_off(context, batch)
         return
     provider = context.batch_provider(batch.provider)
@@ -95,12 +116,15 @@ async def _upload(context: Context, batch: Batch) -> None:
     elif batch.upload_intent_at and (file_id := await provider.find_file(ticket)):
         await context.db(batches.uploaded, batch.id, file_id)
     elif not await _too_early(context, batch, batch.upload_intent_at):
-        if not await context.db(batches.intend_upload, batch, ticket.rows, context.clock.now()):
+        now = context.clock.now()
+        if not await context.db(batches.intend_upload, batch, ticket.rows, now):
+            return
+        if not await _in_time(context, batch, now):
             return
         try:
             file_id = await provider.upload(ticket)
         except CallError as error:
-            await _not_posted(context, batch, error)
+            await _not_posted(context, batch, error, now)
             return
         await context.db(batches.uploaded, batch.id, file_id)
 
@@ -123,15 +147,20 @@ def _needs_file(provider: BatchProvider, batch: Batch) -> bool:
 
 
 def _write_file(store: Store, provider: BatchProvider, batch_id: str, path: str) -> tuple[int, list[importing.Unfit]]:
-    """Rows written, and those that this provider has no words for."""
+    """Rows written, and those that this provider has no words for.
+
+    The file is replaced as a whole: a worker that has lost its lease may be reading it.
+    """
     count, unfit = 0, []
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-        for job_id, n, body in batches.rows_of(store, batch_id):
+    new = f"{path}.{token_hex(4)}"
+    with os.fdopen(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+        for job_id, n, body in batch_rows.rows_of(store, batch_id):
             try:
-                file.write(provider.line(custom_id(job_id, n), Request.from_body(orjson.loads(body))))
+                file.write(provider.line(custom_id(job_id, n), body))
                 count += 1
             except Permanent as error:
                 unfit.append((job_id, n, error))
+    os.replace(new, path)
     return count, unfit
 
 
@@ -141,10 +170,10 @@ def _write_file(store: Store, provider: BatchProvider, batch_id: str, path: str)
 async def _create(context: Context, batch: Batch) -> None:
     if batch.create_intent_at:
         await _create_again(context, batch)
-    elif batch.cancel_at:
+    elif polling.to_leave(context, batch):
         await importing.called_off(context, batch)
     elif not context.batch_provider(batch.provider).has_files and await context.db(batches.unresolved_create, batch):
-        await _look_again(context, batch, "another create is unclear; at most one at a time can be told apart")
+        await _look_again(context, batch, _ONE_AT_A_TIME)
     else:
         await _post(context, batch, await _ticket(context, batch))
 
@@ -155,7 +184,7 @@ async def _create_again(context: Context, batch: Batch) -> None:
     ticket = await _ticket(context, batch)
     if await _adopted(context, provider, batch, ticket) or await _too_early(context, batch, batch.create_intent_at):
         return
-    if batch.cancel_at:
+    if polling.to_leave(context, batch):
         await importing.called_off(context, batch)
     elif provider.has_files and batch.file_id:
         # A paused owner may still send its POST: let it name a dead file.
@@ -166,22 +195,27 @@ async def _create_again(context: Context, batch: Batch) -> None:
 
 
 async def _post(context: Context, batch: Batch, ticket: Ticket) -> None:
-    if not await context.db(batches.intend_create, batch, context.clock.now()):
+    now, provider = context.clock.now(), context.batch_provider(batch.provider)
+    won = await context.db(batches.intend_create, batch, now, only=not provider.has_files)
+    if not won and not provider.has_files:
+        await _look_again(context, batch, _ONE_AT_A_TIME)
+    if not won or not await _in_time(context, batch, now):
         return
-    provider = context.batch_provider(batch.provider)
     try:
-        remote = await provider.submit(ticket)
+        remote = await provider.submit(replace(ticket, tries=batch.create_tries + 1))
     except CallError as error:
-        await _not_posted(context, batch, error)
+        await _not_posted(context, batch, error, now)
         return
-    if not await _keep(context, batch, remote):
-        await provider.cancel(remote.id)  # another worker was first: ours must not run beside it
+    await _keep(context, batch, remote)
+    await _cancel_others(context, batch, [remote])
 
 
 async def _adopted(context: Context, provider: BatchProvider, batch: Batch, ticket: Ticket) -> bool:
     """Take over a batch that an earlier, unclear create has made; True also while that cannot be told yet."""
     mine: list[Remote] = []
     for remote in await provider.find(ticket):
+        if remote.error_code == importing.FULL:  # an earlier create of the same file, which ran nothing
+            continue
         if remote.batch_id == batch.id or (batch.file_id and remote.input_file_id == batch.file_id):
             mine.append(remote)
         elif not provider.has_files:  # no mark on it: only its results can show whose it is
@@ -190,11 +224,18 @@ async def _adopted(context: Context, provider: BatchProvider, batch: Batch, tick
                 return True
             if await importing.is_ours(context, provider, remote, batch):
                 mine.append(remote)
-    if not mine or not await _keep(context, batch, mine[0]):
+    if not mine:
         return False
-    for extra in mine[1:]:
-        await provider.cancel(extra.id)
+    await _keep(context, batch, mine[0])
+    await _cancel_others(context, batch, mine)
     return True
+
+
+async def _cancel_others(context: Context, batch: Batch, made: Sequence[Remote]) -> None:
+    """Stop what was made of the batch, but for the one that counts: that may be one of these or another worker's."""
+    kept = await context.db(batches.get, batch.id)
+    for remote in [one for one in made if kept is None or one.id != kept.provider_batch_id]:
+        await context.batch_provider(batch.provider).cancel(remote.id)
 
 
 async def _keep(context: Context, batch: Batch, remote: Remote) -> bool:
@@ -228,14 +269,30 @@ async def _look_again(context: Context, batch: Batch, why: str, seconds: float |
     await context.db(batches.wait, batch.id, until, error=why, state=unsure)
 
 
-async def _not_posted(context: Context, batch: Batch, error: CallError) -> None:
-    """A POST without an answer: unclear ones keep their intent, clear refusals give it back."""
+async def _in_time(context: Context, batch: Batch, intent_at: datetime) -> bool:
+    """Whether the POST of this intent can still be over before anybody else trusts that it made nothing.
+
+    A worker that was paused between its intent and its POST gives up: the intent may be another's by now.
+    """
+    if (context.clock.now() - intent_at).total_seconds() <= context.grace_s * LATEST_START:
+        return True
+    await context.db(batches.forget_intent, batch, intent_at)
+    return False
+
+
+async def _not_posted(context: Context, batch: Batch, error: CallError, intent_at: datetime) -> None:
+    """A POST without an answer: unclear ones keep their intent, clear refusals give it back.
+
+    A refusal counts only while the intent is still ours: it may be due to what another worker did since.
+    """
     now = context.clock.now()
     if error.maybe_billed:
         await context.db(batches.wait, batch.id, now + timedelta(seconds=_SOON_S), error=str(error))
+    elif not await context.db(batches.forget_intent, batch, intent_at):
         return
-    await context.db(batches.forget_intent, batch)
-    if isinstance(error, Transient):
+    elif isinstance(error, Transient):
+        if batch.file_id and error.status == 400 and batch.create_tries >= _FILE_TRIES:
+            await context.db(batches.upload_anew, batch)
         await context.db(batches.wait, batch.id, polling.later(context, batch, error), error=str(error))
     elif error.status in polling.KEY:  # nothing is lost, all waits
         raise error

@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 from db import queue, settle
 from db.engine import Store
 from db.settle import Settlement
+from db.states import Lane
 from jobs.clock import Clock
 from jobs.errors import UsageError
 from jobs.log import Log
-from jobs.providers import BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
+from jobs.providers import BACKGROUND_PROVIDERS, BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
 
 T = TypeVar("T")
+LATEST_START = 0.1  # of the grace period: a POST that has not begun by then must not begin any more
 
 
 @dataclass(slots=True)
@@ -78,14 +80,14 @@ class Context:
         if ("call", name) not in self._open:
             await asyncio.to_thread(self.provider, name)
 
-    def batch_provider(self, name: str) -> BatchProvider:
-        """The provider of batches, made on first use."""
-        return self._once("batch", name, self._patient)
+    def batch_provider(self, name: str, lane: str = Lane.BATCH) -> BatchProvider:
+        """The provider of batches, or of responses in the background, made on first use."""
+        return self._once(lane, name, BACKGROUND_PROVIDERS[name] if lane == Lane.BACKGROUND else self._patient)
 
     def _patient(self, endpoint: Endpoint) -> BatchProvider:
         """A POST must be over before an empty list is trusted."""
         provider = BATCH_PROVIDERS[endpoint.provider](endpoint)
-        provider.post_seconds = min(provider.post_seconds, self.grace_s)
+        provider.post_seconds = min(provider.post_seconds, self.grace_s * (1 - LATEST_START))
         return provider
 
     def _once(self, kind: str, name: str, make: Callable[[Endpoint], T]) -> T:

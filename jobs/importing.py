@@ -1,12 +1,13 @@
 """The end of a batch: every row is charged and answered, tried again or failed; then the batch is closed."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 import orjson
 
-from db import batches, plans, settle
+from db import batch_rows, batches, plans, settle
 from db.ids import parse_custom_id
 from db.ledger import Charge
 from db.settle import Again, Ending, Failed, Settlement
@@ -17,10 +18,13 @@ from jobs.chat import Answer, Outcome, Request
 from jobs.context import Context
 from jobs.errors import CallError, Permanent
 from jobs.providers import BatchProvider, Remote, Row
-from jobs.retry import MAX_ATTEMPTS, retry_row
+from jobs.retry import MAX_ATTEMPTS, counts, retry_row
 
 _ROWS_A_WRITE = 1000
-_FULL_S = 60.0  # before a batch that found the provider's queue full is packed again
+_HELD_S = 3600.0
+FULL = "token_limit_exceeded"  # OpenAI's code for a queue without room; the batch was made, and ran nothing
+_QUICK_ROUNDS, _MOST_ROUNDS = 5, 20  # in batches that never ran it
+_LATE, _ROUNDS = "its deadline has passed", f"it was in {_MOST_ROUNDS} batches and never ran"
 
 Keyed = tuple[str, int, Row]  # job, attempt, row
 Unfit = tuple[str, int, Permanent]  # job, attempt, why it cannot be sent
@@ -31,29 +35,46 @@ async def import_rows(context: Context, batch: Batch) -> None:
 
     Doing it again changes nothing, so it may be cut off anywhere.
     """
-    seen = 0
-    async for rows in _pages(context.batch_provider(batch.provider).collect(_remote(batch))):
-        seen += len(rows)
-        await _settle(context, batch, rows)
-    while left := await context.db(batches.open_rows, batch.id, _ROWS_A_WRITE):
-        row = _missing(batch, lost=batch.done > seen)
-        await _settle(context, batch, [(job_id, n, row) for job_id, n in left])
+    seen = await _import(context, batch, _remote(batch))
+    # Rows that validation named are settled by now; the others were never looked at.
+    spared = batch.status == "failed" and await context.db(batch_rows.some_settled, batch.id)
+    await _rest(context, batch, _missing(batch, lost=batch.done > seen, spared=spared))
     await _close(context, batch)
+
+
+async def _import(context: Context, batch: Batch, remote: Remote) -> int:
+    """How many rows were given back. One page is read and decoded while the one before it is written."""
+    seen = 0
+    written = asyncio.get_running_loop().create_future()
+    written.set_result(None)
+    try:
+        provider = context.batch_provider(batch.provider)
+        async for rows in pages(provider.collect(remote, context.folder)):
+            seen += len(rows)
+            settlements, now = await _settlements(context, batch, rows)
+            await written
+            written = context.thread(settle.settle, settlements, now)
+    finally:
+        await written
+    return seen
+
+
+async def _rest(context: Context, batch: Batch, row: Row) -> None:
+    """Settle every row that is still open in the same way."""
+    while left := await context.db(batch_rows.open_rows, batch.id, _ROWS_A_WRITE):
+        await settle_rows(context, batch, [(job_id, n, row) for job_id, n in left])
 
 
 async def refused(context: Context, batch: Batch, error: CallError) -> None:
     """The provider took neither the file nor the batch: its rows fail, and have cost nothing."""
-    while left := await context.db(batches.open_rows, batch.id, _ROWS_A_WRITE):
-        row = Row("", None, error_code=error.code, error=str(error), retry=False)
-        await _settle(context, batch, [(job_id, n, row) for job_id, n in left])
+    await _rest(context, batch, Row("", None, error_code=error.code, error=str(error), retry=False))
     await _close(context, batch)
 
 
 async def called_off(context: Context, batch: Batch) -> None:
     """Nothing was created at the provider and nothing will be: its rows have cost nothing."""
-    while left := await context.db(batches.open_rows, batch.id, _ROWS_A_WRITE):
-        row = Row("", None, error_code="cancelled", error="its batch was cancelled before it was sent", cancelled=True)
-        await _settle(context, batch, [(job_id, n, row) for job_id, n in left])
+    why = "its batch was cancelled before it was sent"
+    await _rest(context, batch, Row("", None, error_code="cancelled", error=why, cancelled=True))
     await _close(context, batch)
 
 
@@ -62,19 +83,40 @@ async def unfit(context: Context, batch: Batch, rows: Sequence[Unfit]) -> None:
     for first in range(0, len(rows), _ROWS_A_WRITE):
         page = rows[first : first + _ROWS_A_WRITE]
         failed = [(job_id, n, Row("", None, error.code, str(error), retry=False)) for job_id, n, error in page]
-        await _settle(context, batch, failed)
+        await settle_rows(context, batch, failed)
 
 
 async def forgotten(context: Context, batch: Batch, why: str) -> None:
-    """The provider will never say how it ended: its rows may have been billed, and are tried again."""
+    """The provider will never say how it ended: import what there is; the rest may have been billed and is tried again.
+
+    Where such rows are to be held it is looked at once an hour until a person says what to do.
+    """
+    provider = context.batch_provider(batch.provider)
+    if context.on_unknown == "hold":
+        text = f"{why}; held: `shunter batches resubmit {batch.id}` sends its rows again, which may be paid twice"
+        await context.db(batches.wait, batch.id, context.clock.now() + timedelta(seconds=_HELD_S), error=text)
+        return
     with suppress(CallError):
-        await context.batch_provider(batch.provider).cancel(str(batch.provider_batch_id))
-    while left := await context.db(batches.open_rows, batch.id, _ROWS_A_WRITE):
+        await provider.cancel(str(batch.provider_batch_id))
+    with suppress(CallError):
+        remote = await provider.poll(str(batch.provider_batch_id))
+        if remote.output_file_id or remote.error_file_id:
+            await _import(context, batch, remote)
+    await given_up(context, batch, why)
+
+
+async def given_up(context: Context, batch: Batch, why: str) -> None:
+    """Its open rows may have been billed and nobody can tell: they are unknown, and are tried again while they may."""
+    while left := await context.db(batch_rows.open_rows, batch.id, _ROWS_A_WRITE):
         now = context.clock.now()
+        onto = await context.db(plans.next_steps, [job_id for job_id, _ in left], now)
         charge = Charge(AttemptState.UNKNOWN, error_code="batch_lost", error=why)
-        again, failed = Again(now, "batch_lost", why), Failed("batch_lost", why)
-        endings = [(job_id, n, again if n < MAX_ATTEMPTS else failed) for job_id, n in left]
-        await context.db(settle.settle, [Settlement(job_id, n, charge, end) for job_id, n, end in endings], now)
+        settlements = []
+        for job_id, n in left:
+            again = Again(now, "batch_lost", why, onto=onto.get(job_id))
+            ending = again if n < MAX_ATTEMPTS else Failed("batch_lost", why)
+            settlements.append(Settlement(job_id, n, charge, ending))
+        await context.db(settle.settle, settlements, now)
     await _close(context, batch)
 
 
@@ -82,23 +124,32 @@ async def is_ours(context: Context, provider: BatchProvider, remote: Remote, bat
     """Whether the results of a finished batch name an attempt of this one."""
     async for row in provider.collect(remote):
         key = parse_custom_id(row.custom_id)
-        return key is not None and await context.db(batches.holds, batch.id, *key)
+        return key is not None and await context.db(batch_rows.holds, batch.id, *key)
     return False
 
 
-async def quarantine(context: Context, batch: Batch, line: int, code: str, error: str) -> None:
-    """Fail the one row that the provider's validation names, so that the others can go without it."""
-    if key := await context.db(batches.row_at, batch.id, line):
-        row = Row("", None, error_code=code, error=f"{error} (line {line} of its batch)", retry=False)
-        await _settle(context, batch, [(*key, row)])
+async def quarantine(context: Context, batch: Batch, lines: Sequence[tuple[int, str, str]]) -> None:
+    """Fail the rows that the provider's validation names, so that the others can go without them."""
+    where = await context.db(batch_rows.rows_at, batch.id, [line for line, _, _ in lines]) if lines else {}
+    named = [(*where[line], _refused(line, code, text)) for line, code, text in lines if line in where]
+    await settle_rows(context, batch, named)
+
+
+def _refused(line: int, code: str, text: str) -> Row:
+    return Row("", None, error_code=code, error=f"{text} (line {line} of its batch)", retry=False)
 
 
 async def _close(context: Context, batch: Batch) -> None:
+    """Done with it, here and at the provider, where input files would pile up."""
+    if batch.file_id:
+        with suppress(CallError):
+            await context.batch_provider(batch.provider).delete_file(batch.file_id)
     await context.db(batches.imported, batch.id, context.clock.now())
-    (context.folder / f"{batch.id}.jsonl").unlink(missing_ok=True)
+    for path in context.folder.glob(f"{batch.id}.jsonl*"):  # those of dead workers among them
+        path.unlink(missing_ok=True)
 
 
-async def _pages(rows: AsyncIterator[Row]) -> AsyncIterator[list[Keyed]]:
+async def pages(rows: AsyncIterator[Row]) -> AsyncIterator[list[Keyed]]:
     page: list[Keyed] = []
     async for row in rows:
         if key := parse_custom_id(row.custom_id):
@@ -120,34 +171,55 @@ def _remote(batch: Batch) -> Remote:
     )
 
 
-def _missing(batch: Batch, *, lost: bool) -> Row:
+def _missing(batch: Batch, *, lost: bool, spared: bool) -> Row:
     """What is said of a row that is in no file. `lost`: more rows were done than were given back."""
     code, _, error = (batch.error or f"batch_{batch.status}: the batch {batch.status}").partition(": ")
     if lost:
         return Row("", Answer((), Outcome.CUT), error_code=code, error="done, but its answer was not given")
-    full = code == "token_limit_exceeded"
-    return Row("", None, code, error, expired=batch.status == "expired", cancelled=full or batch.status == "cancelled")
+    idle = spared or code == FULL or batch.status == "cancelled"
+    never = batch.status == "failed" and _lasting(code)
+    return Row("", None, code, error, retry=not never, expired=batch.status == "expired", cancelled=idle)
 
 
-async def _settle(context: Context, batch: Batch, rows: Sequence[Keyed]) -> None:
+def _lasting(code: str) -> bool:
+    from jobs.providers.failures import lasting
+
+    return lasting(None, code)
+
+
+async def settle_rows(context: Context, batch: Batch, rows: Sequence[Keyed]) -> None:
     """One page: a second settlement of the same row changes nothing."""
-    now = context.clock.now()
-    ids = [job_id for job_id, _, _ in rows]
-    bad = [job_id for job_id, _, row in rows if row.answer is None or not row.answer.usable]
-    whole = await context.db(batches.judged, ids)
-    idle = await context.db(batches.never_ran, bad) if bad else {}
-    onto = await context.db(plans.next_steps, bad, now) if bad else {}
-    settlements = []
-    for job_id, n, row in rows:
-        end = await _ending(row, n - idle.get(job_id, 0), whole.get(job_id), _next_try(batch, row, now))
-        if isinstance(end, Again) and job_id in onto:
-            end = Again(now, end.code, end.error, end.result, onto[job_id])
-        settlements.append(Settlement(job_id, n, _charge(context, batch, row), end))
+    if not rows:
+        return
+    settlements, now = await _settlements(context, batch, rows)
     await context.db(settle.settle, settlements, now)
 
 
-def _next_try(batch: Batch, row: Row, now: datetime) -> datetime:
-    return now + timedelta(seconds=_FULL_S) if row.error_code == "token_limit_exceeded" else now
+async def _settlements(context: Context, batch: Batch, rows: Sequence[Keyed]) -> tuple[list[Settlement], datetime]:
+    now = context.clock.now()
+    ids = [job_id for job_id, _, _ in rows]
+    bad = [job_id for job_id, _, row in rows if row.answer is None or not row.answer.usable]
+    whole = await context.db(batch_rows.judged, ids)
+    idle = await context.db(batch_rows.never_ran, bad) if bad else {}
+    onto = await context.db(plans.next_steps, bad, now) if bad else {}
+    late = await context.db(batch_rows.overdue, bad, now) if bad else set()
+    settlements = []
+    for job_id, n, row in rows:
+        rounds = idle.get(job_id, 0)
+        end = await _ending(row, n - rounds, whole.get(job_id), now + timedelta(seconds=_rest_s(row, rounds)))
+        if isinstance(end, Again) and job_id in onto:
+            end = Again(now, end.code, end.error, end.result, onto[job_id])
+        elif isinstance(end, Again) and not counts(row) and (job_id in late or n >= _MOST_ROUNDS):
+            end = Failed(end.code, f"{end.error}; {_LATE if job_id in late else _ROUNDS}", end.result)
+        settlements.append(Settlement(job_id, n, _charge(context, batch, row), end))
+    return settlements, now
+
+
+def _rest_s(row: Row, rounds: int) -> float:
+    """Seconds before the row is packed again, which was in so many batches that never ran it."""
+    if counts(row) or rounds < _QUICK_ROUNDS:
+        return 0.0
+    return min(60.0 * 2.0 ** (rounds - _QUICK_ROUNDS), 3600.0)
 
 
 def _charge(context: Context, batch: Batch, row: Row) -> Charge:
@@ -157,7 +229,8 @@ def _charge(context: Context, batch: Batch, row: Row) -> Charge:
         return Charge.free(state, code=row.error_code, error=row.error)
     endpoint = context.endpoint(batch.provider)
     at = batch.submitted_at or context.clock.now()
-    return outcome.charge(row.answer, Lane.BATCH, Tier.DEFAULT, batch.model, endpoint, at)
+    tier = batch.completion_window or Tier.DEFAULT
+    return outcome.charge(row.answer, Lane(batch.lane), tier, batch.model, endpoint, at)
 
 
 async def _ending(row: Row, tries: int, whole: tuple[str, str | None, int] | None, again_at: datetime) -> Ending:

@@ -5,7 +5,9 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
-from db.ledger import Charge
+from db.claims import Claim
+from db.ledger import BUSY, Charge
+from db.rescue import HELD
 from db.settle import Again, Cancelled, Ending, Failed, Held, Succeeded, Text
 from db.states import AttemptState, Lane
 from jobs import pricing
@@ -14,7 +16,7 @@ from jobs.clock import Timing
 from jobs.errors import CallError, Transient
 from jobs.providers import Endpoint
 from jobs.providers.answers import BROKEN
-from jobs.retry import MAX_ATTEMPTS, retry
+from jobs.retry import MAX_ATTEMPTS, retry, turned_away
 
 WHY = {
     Outcome.REFUSED: "the model refused to answer",
@@ -43,30 +45,34 @@ def charge(
 
     The tier that was served counts.
     """
+    usable, word = answer.usable, answer.outcome.value
     facts: dict[str, Any] = {
         "request_id": answer.request_id,
-        "outcome": answer.outcome.value,
+        "outcome": word,
         **(asdict(timing) if timing else {}),
-        "error_code": answer.error_code or (None if answer.usable else answer.outcome.value),
+        "error_code": answer.error_code or (None if usable else word),
         "error": answer.error or WHY.get(answer.outcome),
     }
-    usage = answer.usage
+    usage, served = answer.usage, answer.tier or tier
     if usage is None:
         return Charge(AttemptState.UNKNOWN, at_risk_nano=at_risk, **facts)
-    where: dict[str, Any] = {"provider": endpoint.provider, "own": endpoint.own, "at": at}
-    served: dict[str, Any] = {"lane": lane, "tier": answer.tier or tier}
-    paid = pricing.price(usage, model=answer.model or model, **served, **where)
+    provider, own = endpoint.provider, endpoint.own
+    paid = pricing.price(usage, model=answer.model or model, provider=provider, own=own, lane=lane, tier=served, at=at)
     if paid.nano is None:  # a server's own name for the model that was asked for
-        paid = pricing.price(usage, model=model, **served, **where)
-    standard = pricing.standard(usage, model=model, **where)
+        paid = pricing.price(usage, model=model, provider=provider, own=own, lane=lane, tier=served, at=at)
+    standard = pricing.standard(usage, model=model, provider=provider, own=own, at=at)
     return Charge(
-        AttemptState.OK if answer.usable else AttemptState.FAILED,
+        AttemptState.OK if usable else AttemptState.FAILED,
         cost_nano=paid.nano,
         cost_source=paid.source,
         standard_nano=standard.nano,
         price=paid.name,
-        tier=answer.tier or tier,
-        **{f"{name}_tokens": count for name, count in asdict(usage).items()},
+        tier=served,
+        input_tokens=usage.input,
+        cached_tokens=usage.cached,
+        cache_write_tokens=usage.cache_write,
+        output_tokens=usage.output,
+        reasoning_tokens=usage.reasoning,
         **facts,
     )
 
@@ -74,6 +80,8 @@ def charge(
 def failed_charge(error: CallError, timing: Timing | None = None, at_risk: int | None = None) -> Charge:
     """What a call without an answer cost: nothing when it is known that no work was done, else unknown."""
     ended = BROKEN.get(error.code, Outcome.PROVIDER_ERROR).value
+    if isinstance(error, Transient) and error.turned_away:
+        ended = BUSY
     if not error.maybe_billed:
         return replace(Charge.free(AttemptState.FAILED, code=error.code, error=str(error)), outcome=ended)
     times = asdict(timing) if timing else {}
@@ -111,13 +119,27 @@ def _restart(answer: Answer, request: Request, n: int, now: datetime, result: Te
     return Again(when, code, why, result) if when else None
 
 
-def ending_of(error: CallError, n: int, now: datetime) -> Ending:
-    """What becomes of a job whose call brought no answer."""
-    when = retry(error, n, now, random.random())  # noqa: S311 - jitter is no secret
-    if when is None:
-        tries = f" (tried {n} times)" if n >= MAX_ATTEMPTS else ""
-        return Failed(error.code, f"{error}{tries}")
-    return Again(when, error.code, str(error))
+def ending_of(error: CallError, n: int, now: datetime, claim: Claim | None = None) -> Ending:
+    """What becomes of a job whose try `n` brought no answer.
+
+    `claim`: nobody waits for it, so that it goes on for long where a provider has no room; past its deadline it has the
+    usual tries.
+    """
+    dice = random.random()  # noqa: S311 - jitter is no secret
+    if claim is not None and isinstance(error, Transient) and error.turned_away:
+        times = claim.turned_away + 1
+        late = claim.deadline_at is not None and now > claim.deadline_at and times >= MAX_ATTEMPTS
+        when, tried = None if late else turned_away(error, times, now, dice), f" (turned away {times} times)"
+    else:
+        when, tried = retry(error, n, now, dice), f" (tried {n} times)" if n >= MAX_ATTEMPTS else ""
+    return Again(when, error.code, str(error)) if when else Failed(error.code, f"{error}{tried}")
+
+
+def unless_billed(ending: Ending, charge: Charge) -> Ending:
+    """`on_unknown = hold`: what may have been billed already is not sent again by itself."""
+    if not isinstance(ending, Again) or charge.state is not AttemptState.UNKNOWN:
+        return ending
+    return Failed("held", f"{ending.error}; {HELD}", ending.result)
 
 
 def stopped(result: Text | None, n: int, now: datetime) -> Ending:

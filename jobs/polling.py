@@ -1,60 +1,101 @@
 """The batch lane once a batch is at the provider: poll, cancel, wait out what does not answer, import."""
 
+import re
 from datetime import datetime, timedelta
 
-from db import batches
+from db import batches, headroom, plans
 from db.tables import Batch
 from jobs import importing
 from jobs.context import Context
 from jobs.errors import CallError, Permanent
+from jobs.importing import FULL
+from jobs.providers import Remote
 
 KEY = (401, 403)  # statuses that speak of the key, not of the batch
 _KEY_S = 60.0  # before the same key is tried again
 _FIRST_POLL_S = 0.5
 _CANCELLING = ("cancelling", "canceling")
-_LOST_S = 3600.0  # past its end, after which a provider that shows no end has forgotten the batch
+_LOST_S = 3600.0  # past its end or its cancel, after which a provider that shows no end has forgotten the batch
+FULL_S, LONGEST_FULL_S = 60.0, 1800.0  # before the same file is sent again: doubled each time
+FULL_TRIES = 5  # of the same file before it is cut into smaller ones
+_LIMIT = re.compile(r"[Ll]imit:?\s*([\d,]*[1-9][\d,]*)\s*(?:enqueued )?tokens")
 
 
 async def poll(context: Context, batch: Batch) -> None:
     """See how the batch stands; ask to stop it where a person said so or its hour to leave has come."""
-    provider, now = context.batch_provider(batch.provider), context.clock.now()
     assert batch.provider_batch_id is not None
     try:
-        if batch.cancel_at or (batch.leave_by and now >= batch.leave_by):
-            await _cancel(context, batch)
-        remote = await provider.poll(batch.provider_batch_id)
+        if to_leave(context, batch):
+            await leave(context, batch)
+        remote = await context.batch_provider(batch.provider).poll(batch.provider_batch_id)
     except CallError as error:
         await _not_seen(context, batch, error)
         return
-    if remote.terminal:
-        if remote.error_line:
-            named = remote.error_code or "invalid", remote.error or "refused by the provider's validation"
-            await importing.quarantine(context, batch, remote.error_line, *named)
-        why = f"{remote.error_code}: {remote.error}" if remote.error_code or remote.error else None
-        files = {"output_file_id": remote.output_file_id, "error_file_id": remote.error_file_id}
-        await context.db(batches.ended, batch.id, status=remote.status, done=remote.done, error=why, now=now, **files)
-        return
-    age = (now - (batch.cancel_at or batch.submitted_at or now)).total_seconds()
-    after = now + timedelta(seconds=poll_pause(age))
+    if remote.error_code == FULL:
+        await _full(context, batch, remote)
+    elif remote.terminal:
+        await importing.quarantine(context, batch, remote.error_lines)
+        await _ended(context, batch, remote)
+    elif _lost(context, batch) and batch.cancel_at:
+        await importing.forgotten(context, batch, "the provider shows no end of the batch an hour after its cancel")
+    else:
+        if _lost(context, batch):
+            await leave(context, batch)
+        await _seen(context, batch, remote)
+
+
+def to_leave(context: Context, batch: Batch) -> bool:
+    """Whether a person cancelled it, or the hour has come at which the first of its rows leaves the lane."""
+    return bool(batch.cancel_at or (batch.leave_by and context.clock.now() >= batch.leave_by))
+
+
+async def _ended(context: Context, batch: Batch, remote: Remote) -> None:
+    why = f"{remote.error_code}: {remote.error}" if remote.error_code or remote.error else None
+    files = {"output_file_id": remote.output_file_id, "error_file_id": remote.error_file_id}
+    end = {"status": remote.status, "done": remote.done, "error": why, "now": context.clock.now()}
+    await context.db(batches.ended, batch.id, **end, **files)
+
+
+async def _seen(context: Context, batch: Batch, remote: Remote) -> None:
+    now = context.clock.now()
+    after = now + timedelta(seconds=poll_pause((now - (batch.cancel_at or batch.submitted_at or now)).total_seconds()))
     if batch.leave_by and not batch.cancel_at:
         after = min(after, max(batch.leave_by, now))
     seen = {"status": remote.status, "done": remote.done + remote.failed, "expires_at": remote.expires_at}
     await context.db(batches.polled, batch.id, next_poll_at=after, **seen)
-    if _lost(context, batch):
-        await importing.forgotten(context, batch, "the provider shows no end of the batch an hour after its last")
 
 
-async def _cancel(context: Context, batch: Batch) -> None:
+async def _full(context: Context, batch: Batch, remote: Remote) -> None:
+    """The provider's queue had no room, so it ran nothing: learn how much it takes, and send the file again later.
+
+    A batch that is larger than the queue seems to be goes back to its rows, to be cut anew.
+    """
+    now, where = context.clock.now(), (batch.provider, batch.base_url, batch.model)
+    if limit := _LIMIT.search(remote.error or ""):
+        await context.db(headroom.learn, *where, int(limit[1].replace(",", "")), now)
+    if batch.create_tries >= FULL_TRIES:  # others fill the queue, or our count of tokens is too low
+        await context.db(headroom.learn, *where, batch.input_tokens // 2, now, headroom.BELIEVED)
+    head = await context.db(headroom.left, *where, now)
+    if not batch.file_id or (head and batch.rows > 1 and batch.input_tokens > head.empty):
+        await _ended(context, batch, remote)
+    else:
+        wait = min(FULL_S * 2 ** max(batch.create_tries - 1, 0), LONGEST_FULL_S)
+        await context.db(batches.held_up, batch, now + timedelta(seconds=wait), f"{FULL}: {remote.error}")
+
+
+async def leave(context: Context, batch: Batch) -> None:
     """Ask the provider to stop it, once it is sure to have heard; a batch that is over by now says so in the poll."""
-    if batch.status in _CANCELLING:
-        return
-    if not batch.cancel_at:
-        await context.db(batches.cancelling, batch.id, context.clock.now())
-    try:
-        await context.batch_provider(batch.provider).cancel(str(batch.provider_batch_id))
-    except Permanent as error:
-        if error.status in KEY:
-            raise
+    if batch.status not in _CANCELLING:
+        if not batch.cancel_at:
+            batch.cancel_at = context.clock.now()
+            await context.db(batches.cancelling, batch.id, batch.cancel_at)
+        try:
+            await context.batch_provider(batch.provider, batch.lane).cancel(str(batch.provider_batch_id))
+        except Permanent as error:
+            if error.status in KEY:
+                raise
+    if context.on_rescue == "pay_twice":
+        await context.db(plans.leave_open_batch, batch.id, context.clock.now())
 
 
 async def _not_seen(context: Context, batch: Batch, error: CallError) -> None:
@@ -83,7 +124,8 @@ async def import_(context: Context, batch: Batch) -> None:
 
 
 def _lost(context: Context, batch: Batch) -> bool:
-    end = batch.expires_at or (batch.submitted_at or batch.packed_at) + timedelta(days=1)
+    """Whether it should have ended an hour ago: by itself, or after its cancel."""
+    end = batch.cancel_at or batch.expires_at or (batch.submitted_at or batch.packed_at) + timedelta(days=1)
     return context.clock.now() > end + timedelta(seconds=_LOST_S)
 
 

@@ -6,6 +6,7 @@ from jobs.errors import CallError, Transient
 from jobs.providers import Row
 
 MAX_ATTEMPTS = 3  # in all, the first one counted
+MOST_TURNED_AWAY = 64
 FIRST_WAIT = 0.5  # seconds, doubled by each try
 LONGEST_WAIT = 60.0
 LONGEST_WISH = 3600.0  # a provider that asks for more is asked again after this
@@ -24,6 +25,17 @@ def retry(error: CallError, attempt: int, now: datetime, rand: float = 0.5) -> d
     else:
         wait = min(FIRST_WAIT * 2 ** (attempt - 1) * (0.5 + rand), LONGEST_WAIT)
     return now + timedelta(seconds=wait)
+
+
+def turned_away(error: Transient, times: int, now: datetime, rand: float = 0.5) -> datetime | None:
+    """When a job is sent again that a provider without room has turned away so many times; None: not again.
+
+    That is none of its tries, so it goes on for MOST_TURNED_AWAY times, about an hour, as `retry` waits.
+    """
+    if times >= MOST_TURNED_AWAY:
+        return None
+    wait = min(FIRST_WAIT * 2 ** min(times - 1, 10) * (0.5 + rand), LONGEST_WAIT)
+    return now + timedelta(seconds=max(wait, min(error.retry_after or 0.0, LONGEST_WISH)))
 
 
 def counts(row: Row) -> bool:

@@ -24,6 +24,7 @@ def stop_early(world: World, monkeypatch: pytest.MonkeyPatch, **changes: Any) ->
         world.work(**changes)
 
 
+@pytest.mark.both
 def test_the_provider_is_told_and_what_was_done_is_charged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.sandbox.faults([{"kind": "stall", "fraction": 0.5}])
     ids = world.add(*PROMPTS)

@@ -49,6 +49,7 @@ def test_page_after_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.even()
 
 
+@pytest.mark.both
 def test_a_second_time_changes_nothing(world: World) -> None:
     world.sandbox.faults([{"kind": "fail_rows", "fraction": 0.3, "status_code": 400, "times": 1}])
     world.add(*(f"Name city {n}." for n in range(10)))
@@ -58,6 +59,7 @@ def test_a_second_time_changes_nothing(world: World) -> None:
     assert everything(world) == before
 
 
+@pytest.mark.both
 def test_a_second_time_after_the_rest_was_packed_again_changes_nothing(world: World) -> None:
     """A paused worker wakes up and imports a batch whose failed rows are in another one by now."""
     world.sandbox.faults([{"kind": "fail_rows", "fraction": 0.5, "times": 1}, {"kind": "stall", "skip": 1}])

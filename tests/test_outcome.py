@@ -1,5 +1,6 @@
 """From how a call ended to what becomes of its job: every outcome, alone."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db.claims import Claim
+from db.ledger import Charge
 from db.settle import Again, Cancelled, Failed, Held, Succeeded
 from db.states import AttemptState, CostSource, Lane
 from jobs import outcome
@@ -18,6 +21,7 @@ from tests.lanes import MODEL, NOW
 OWN = Endpoint("openai", "https://api.openai.com/v1", own=True, key_env="OPENAI_API_KEY")
 PLAIN = Request(model=MODEL, messages=[{"role": "user", "content": "hi"}])  # type: ignore[list-item]
 USAGE = Usage(input=1000, output=100)
+CLAIM = Claim("j", 1, "sync", "default", "openai", MODEL, False, "{}", None, None, 1, 1, "me")
 
 
 def answer(text: str = "yes", ended: Outcome = Outcome.COMPLETE, **more: Any) -> Answer:
@@ -93,6 +97,29 @@ def test_calls_without_an_answer() -> None:
     assert isinstance(outcome.ending_of(Transient("busy"), 1, NOW), Again)
     assert isinstance(outcome.ending_of(Transient("busy"), 3, NOW), Failed)
     assert isinstance(outcome.ending_of(Permanent("no"), 1, NOW), Failed)
+
+
+def test_to_be_turned_away_is_free_and_none_of_the_tries_of_bulk() -> None:
+    busy = Transient("busy", status=429, code="rate_limit_exceeded")
+    assert outcome.failed_charge(busy).outcome == "busy"
+    assert isinstance(outcome.ending_of(busy, 3, NOW), Failed)  # somebody waits
+    assert isinstance(outcome.ending_of(busy, 1, NOW, CLAIM), Again)
+    often, late = replace(CLAIM, turned_away=63), replace(CLAIM, turned_away=2, deadline_at=NOW - timedelta(hours=1))
+    for claim in (often, late):
+        failed = outcome.ending_of(busy, 1, NOW, claim)
+        assert isinstance(failed, Failed)
+        assert f"(turned away {claim.turned_away + 1} times)" in failed.error
+    assert isinstance(outcome.ending_of(Transient("cut", code="cut"), 3, NOW, CLAIM), Failed)
+
+
+def test_what_may_have_been_billed_is_not_sent_again_by_itself() -> None:
+    again, lost = Again(NOW, "cut", "the connection was cut"), Charge(AttemptState.UNKNOWN)
+    held = outcome.unless_billed(again, lost)
+    assert isinstance(held, Failed)
+    assert (held.code, held.error[:22]) == ("held", "the connection was cut")
+    free = Charge.free(AttemptState.FAILED)
+    assert outcome.unless_billed(again, free) is again
+    assert outcome.unless_billed(Failed("x", "why"), lost) == Failed("x", "why")
 
 
 def test_a_stopped_worker_gives_the_job_back_while_it_has_tries() -> None:

@@ -1,6 +1,6 @@
 """Three tries, the provider's wish first, and rows that never ran are not counted."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from jobs.chat import Answer, Choice, Outcome
 from jobs.errors import Permanent, Transient
 from jobs.providers import Row
-from jobs.retry import FIRST_WAIT, LONGEST_WAIT, LONGEST_WISH, MAX_ATTEMPTS, counts, retry, retry_row
+from jobs.retry import (
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    LONGEST_WISH,
+    MAX_ATTEMPTS,
+    MOST_TURNED_AWAY,
+    counts,
+    retry,
+    retry_row,
+    turned_away,
+)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -68,3 +78,19 @@ def test_a_usable_answer_needs_no_retry() -> None:
     cut = Row("a", Answer((Choice("y"),), Outcome.CUT))
     assert retry_row(good, 1, NOW) is None
     assert retry_row(cut, 1, NOW) == NOW
+
+
+def test_who_was_turned_away_waits_longer_each_time_and_not_for_ever() -> None:
+    error = Transient("busy", status=429)
+    times = [turned_away(error, n, NOW) for n in range(1, MOST_TURNED_AWAY)]
+    waits = [(time - NOW).total_seconds() for time in times if time]
+    assert len(waits) == len(times)
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (0.5, LONGEST_WAIT)
+    assert 1800 < sum(waits) < 7200
+    assert turned_away(error, MOST_TURNED_AWAY, NOW) is None
+
+
+def test_and_as_long_as_the_provider_says() -> None:
+    asked = turned_away(Transient("busy", status=429, retry_after=90), 1, NOW)
+    assert asked == NOW + timedelta(seconds=90)
