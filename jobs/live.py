@@ -1,40 +1,170 @@
-"""Bulk as concurrent calls: each slot calls and saves its own answer, so a crash repeats only what was in flight."""
+"""Bulk as concurrent calls under what providers allow: each slot calls, and is free when its own answer is saved.
+
+So a crash repeats only what was in flight. Answers that come at about the same time are saved, and their slots filled
+again, in one go.
+"""
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
 
-from db import queue
+from db import queue, rates, settle
+from db.engine import Store
 from db.queue import Claim
+from db.rates import Gates, Lesson
+from db.settle import Settlement
 from jobs import runner
 from jobs.context import Context
+from jobs.limits import Lessons
 from jobs.runner import Ended
 
+TOGETHER_S = 0.01  # an answer waits so long for others to be saved with it
+LOOK_S = 1.0  # a slot that is free looks again after this
+PATIENCE_S = 60.0  # for jobs that wait for nothing but a limit
 
-async def drain(context: Context, tell: Callable[[Claim, Ended], None], stop: asyncio.Event) -> int:
-    """Run due jobs of the live lanes, `context.concurrency` at a time, until none is due or `stop` is set; how many."""
-    waiting: set[asyncio.Task[None]] = set()
-    done = 0
+Tell = Callable[[Claim, Ended], None]
 
-    async def one(claim: Claim) -> None:
-        nonlocal done
-        ended = await runner.run(context, claim)
-        done += 1
-        tell(claim, ended)
 
-    try:
-        while not stop.is_set():
-            free = context.concurrency - len(waiting)
-            now, known = context.clock.now(), list(context.endpoints)
-            claims = await context.db(queue.claim, context.owner, context.until(), free, now, known)
-            waiting |= {asyncio.create_task(one(claim)) for claim in claims}
-            if not waiting:
-                break
-            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
-        await asyncio.gather(*waiting)
-    finally:
-        for task in waiting:
+async def drain(context: Context, tell: Tell, stop: asyncio.Event) -> int:
+    """Run due jobs of the live lanes, `context.concurrency` at a time, until none is due or `stop` is set; how many.
+
+    Jobs whose provider has no room for longer than PATIENCE_S are left for later.
+    """
+    return await _Drain(context, tell, stop).run()
+
+
+class _Drain:
+    """The slots of one process."""
+
+    def __init__(self, context: Context, tell: Tell, stop: asyncio.Event) -> None:
+        self._context, self._tell, self._stop = context, tell, stop
+        urls = {name: endpoint.base_url for name, endpoint in context.endpoints.items()}
+        self._gates, self._lessons = Gates(urls), Lessons(urls)
+        self._calls: set[asyncio.Task[None]] = set()
+        self._unsaved: list[tuple[Settlement, asyncio.Future[None]]] = []
+        self._held = 0  # slots: claimed, and not saved yet
+        self._done = 0
+        self._enough = max(context.concurrency // 8, 1)  # answers to be saved at once
+        self._bell, self._plenty = asyncio.Event(), asyncio.Event()
+        self._closing = False
+
+    async def run(self) -> int:
+        ringing = asyncio.ensure_future(self._ring_at_stop())
+        try:
+            while await self._turn():
+                pass
+            await asyncio.gather(*self._calls)
+        finally:
+            ringing.cancel()
+            await self._close()
+        return self._done
+
+    async def _turn(self) -> bool:
+        """Save what was answered, fill the slots that are free, and wait for more; False at the end."""
+        await self._save_all()
+        self._raise()
+        free = 0 if self._stop.is_set() else self._context.concurrency - self._held
+        claims = await self._claim(free) if free else []
+        now = self._context.clock.now()
+        for claim in claims:
+            self._start(claim, now)
+        waits = self._gates.wait_s if free > len(claims) else None
+        if not self._held and (waits is None or waits > PATIENCE_S):
+            return False
+        if waits is None and free > len(claims):
+            waits = LOOK_S  # a long call must not keep the other slots from what is queued meanwhile
+        await self._answers(waits)
+        return True
+
+    # ---- a slot ----
+
+    def _start(self, claim: Claim, now: datetime) -> None:
+        self._held += 1
+        task = asyncio.create_task(self._call(claim, now))
+        self._calls.add(task)
+
+    async def _call(self, claim: Claim, sent_at: datetime) -> None:
+        ended = await runner.run(self._context, claim, partial(self._save, claim, sent_at))
+        self._done += 1
+        self._tell(claim, ended)
+
+    def _save(self, claim: Claim, sent_at: datetime, settlement: Settlement, ended: Ended) -> "asyncio.Future[None]":
+        """Settle it with the next ones; when all is being closed nobody takes turns any more."""
+        self._lessons.hear(claim, sent_at, ended)
+        if self._closing:
+            return self._context.thread(settle.settle, [settlement], self._context.clock.now())
+        saved = asyncio.get_running_loop().create_future()
+        self._unsaved.append((settlement, saved))
+        self._bell.set()
+        if len(self._unsaved) >= self._enough:
+            self._plenty.set()
+        return saved
+
+    # ---- all of them ----
+
+    async def _answers(self, seconds: float | None) -> None:
+        """Wait for an answer, and a moment for more of them; or so many seconds, until a limit lets calls through."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()
+        self._bell.clear()
+        if self._unsaved:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TOGETHER_S):
+                    await self._plenty.wait()
+
+    async def _save_all(self) -> None:
+        """Settle what is unsaved in one transaction; each slot hears of its own."""
+        self._plenty.clear()
+        unsaved, self._unsaved = self._unsaved, []
+        if not unsaved:
+            return
+        error: Exception | None = None
+        try:
+            await self._context.db(settle.settle, [one for one, _ in unsaved], self._context.clock.now())
+        except asyncio.CancelledError:  # it may have been settled: to do it again changes nothing
+            self._unsaved = unsaved + self._unsaved
+            raise
+        except Exception as failed:
+            error = failed
+        self._held -= len(unsaved)
+        for _, saved in unsaved:
+            if not saved.done():  # a slot that was cancelled waits on, behind a shield
+                saved.set_exception(error) if error else saved.set_result(None)
+
+    async def _claim(self, free: int) -> list[Claim]:
+        context, now = self._context, self._context.clock.now()
+        lessons = self._lessons.due(now)
+        return await context.db(
+            _learn_and_claim, lessons, context.owner, context.until(), free, now, list(context.endpoints), self._gates
+        )
+
+    def _raise(self) -> None:
+        """What went wrong in a slot ends them all."""
+        for task in [task for task in self._calls if task.done()]:
+            self._calls.discard(task)
+            task.result()
+
+    async def _ring_at_stop(self) -> None:
+        await self._stop.wait()
+        self._bell.set()
+
+    async def _close(self) -> None:
+        """Cut off what still runs; every slot settles itself."""
+        self._closing = True
+        while self._unsaved:
+            await self._save_all()
+        for task in self._calls:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-    return done
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+
+def _learn_and_claim(
+    store: Store, lessons: list[Lesson], by: str, until: datetime, free: int, now: datetime, providers: list[str],
+    gates: Gates,
+) -> list[Claim]:  # fmt: skip
+    if lessons:
+        rates.learn(store, lessons, now)
+    return queue.claim(store, by, until, free, now, providers, gates)

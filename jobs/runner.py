@@ -1,7 +1,7 @@
 """Run one attempt at a job in its lane, and settle what it cost whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -33,9 +33,12 @@ class Ended:
     n: int
     charge: Charge
     ending: Ending
+    headers: Mapping[str, str] = field(default_factory=dict)  # that rate limits are learned from
+    error: CallError | None = None
 
 
 Event = Delta | Ended
+Save = Callable[[Settlement, Ended], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -51,6 +54,11 @@ class _Try:
     answer: Answer | None = None
     error: CallError | None = None
 
+    @property
+    def tries(self) -> int:
+        """Which try this is: to be turned away is none, unless somebody waits."""
+        return self.claim.n if self.keep else self.claim.n - self.claim.turned_away
+
 
 def request_of(claim: Claim) -> Request:
     """The request of a job, read back from its stored body."""
@@ -58,17 +66,19 @@ def request_of(claim: Claim) -> Request:
     return Request.from_body(orjson.loads(claim.body), handling=Handling.read(claim.handling), **sender)
 
 
-async def run(context: Context, claim: Claim) -> Ended:
-    """One attempt at a claimed job, for a worker; a retry is left to the queue."""
+async def run(context: Context, claim: Claim, save: Save | None = None) -> Ended:
+    """One attempt at a claimed job, for a worker; a retry is left to the queue. `save` settles it in its own way."""
     ended: Ended | None = None
-    async for event in attempt(context, claim, request_of(claim), keep=False):
+    async for event in attempt(context, claim, request_of(claim), keep=False, save=save):
         if isinstance(event, Ended):
             ended = event
     assert ended is not None  # every attempt ends
     return ended
 
 
-async def attempt(context: Context, claim: Claim, request: Request, *, keep: bool) -> AsyncGenerator[Event, None]:
+async def attempt(
+    context: Context, claim: Claim, request: Request, *, keep: bool, save: Save | None = None
+) -> AsyncGenerator[Event, None]:
     """The deltas of one attempt, then how it ended; `keep`: its owner keeps the job and tries again by itself.
 
     It is settled in every case, before the generator ends: also when it is closed early, or its task is cancelled.
@@ -99,7 +109,7 @@ async def attempt(context: Context, claim: Claim, request: Request, *, keep: boo
     finally:
         log.close()
         ended = ended or _broken_off(this)
-        await _settled(context, claim, ended, keep=keep)
+        await _settled(context, claim, ended, keep=keep, own=save)
     yield ended
 
 
@@ -117,14 +127,17 @@ async def finished(work: Awaitable[T]) -> T:
     return task.result()
 
 
-async def _settled(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> None:
+async def _settled(context: Context, claim: Claim, ended: Ended, *, keep: bool, own: Save | None) -> None:
     """Settle, or owe it: while this process lives it renews the lease, so that nobody else would ever do it."""
+    work = own(_settlement(claim, ended, keep=keep), ended) if own else save(context, claim, ended, keep=keep)
+    saving = asyncio.ensure_future(work)
     try:
-        await finished(save(context, claim, ended, keep=keep))
-    except StoreError:
-        if isinstance(ended.ending, Again):  # its owner is about to give up
-            ended = replace(ended, ending=Failed(ended.ending.code, ended.ending.error, ended.ending.result))
-        context.owed.append(_settlement(claim, ended, keep=keep))
+        await finished(saving)
+    except (StoreError, asyncio.CancelledError):
+        if not saving.cancelled() and isinstance(saving.exception(), StoreError):
+            if keep and isinstance(ended.ending, Again):  # its owner is about to give up
+                ended = replace(ended, ending=Failed(ended.ending.code, ended.ending.error, ended.ending.result))
+            context.owed.append(_settlement(claim, ended, keep=keep))
         raise
 
 
@@ -163,11 +176,17 @@ def _ended(this: _Try) -> Ended:
     most = risk.at_risk(claim, this.request, this.answer, timing, endpoint, now)
     if this.error is not None:
         charge = outcome.failed_charge(this.error, timing, most)
-        return Ended(claim.n, charge, outcome.ending_of(this.error, claim.n, now))
-    assert this.answer is not None  # a stream ends in its answer or in an error
-    lane = Lane(claim.lane)
-    charge = outcome.charge(this.answer, lane, claim.tier, claim.model, endpoint, now, timing, most)
-    return Ended(claim.n, charge, outcome.ending(this.answer, this.request, claim.n, now, claim.answered))
+        ending = outcome.ending_of(this.error, this.tries, now, None if this.keep else claim)
+        headers = this.error.headers
+    else:
+        assert this.answer is not None  # a stream ends in its answer or in an error
+        lane = Lane(claim.lane)
+        charge = outcome.charge(this.answer, lane, claim.tier, claim.model, endpoint, now, timing, most)
+        ending = outcome.ending(this.answer, this.request, this.tries, now, claim.answered)
+        headers = this.answer.headers
+    if context.on_unknown == "hold" and not (this.answer and this.answer.usable):
+        ending = outcome.unless_billed(ending, charge)
+    return Ended(claim.n, charge, ending, headers, this.error)
 
 
 def _broken_off(this: _Try) -> Ended:
@@ -180,5 +199,8 @@ def _broken_off(this: _Try) -> Ended:
         result = ended.ending.result
         return replace(ended, ending=Cancelled(result) if this.keep else Failed("post_process", _UNMADE, result))
     if isinstance(ended.ending, Cancelled) and not this.keep:
-        return replace(ended, ending=outcome.stopped(ended.ending.result, this.claim.n, this.context.clock.now()))
+        ending = outcome.stopped(ended.ending.result, this.tries, this.context.clock.now())
+        if this.context.on_unknown == "hold":
+            ending = outcome.unless_billed(ending, ended.charge)
+        return replace(ended, ending=ending)
     return ended

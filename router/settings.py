@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs import windows
 from jobs.errors import UsageError
 from jobs.providers import Endpoint
 
@@ -22,9 +23,21 @@ _KEYS: dict[str, tuple[type, Any]] = {
     "grace_seconds": (float, 600.0),
     "poll_seconds": (float, 60.0),
     "lease_seconds": (float, 120.0),
+    "dead_seconds": (float, 60.0),
+    "window": (str, None),
+    "on_unknown": (str, "retry"),
+    "on_rescue": (str, "wait"),
     "openai_api": (str, "chat"),
     "openai_batch_api": (bool, None),
+    "openai_background": (bool, None),
     "anthropic_batch_api": (bool, None),
+}
+
+# key: the words that it can be, with what each means where they do not say it themselves
+_WORDS = {
+    "openai_api": {"chat": "chat completions", "responses": "the Responses API"},
+    "on_unknown": {"retry": "", "hold": ""},
+    "on_rescue": {"wait": "", "pay_twice": ""},
 }
 
 
@@ -41,7 +54,12 @@ class Settings:
     grace_seconds: float = 600.0
     poll_seconds: float = 60.0
     lease_seconds: float = 120.0
+    dead_seconds: float = 60.0
+    window: str | None = None
+    on_unknown: str = "retry"
+    on_rescue: str = "wait"
     has_batch: Mapping[str, bool] = field(default_factory=dict)
+    has_background: bool | None = None  # whether OpenAI's address has the background windows; None: if it is its own
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -49,19 +67,28 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     config = _config(environ)
     values = {key: _value(key, environ, config) for key in _KEYS}
+    for key, words in _WORDS.items():
+        _check_word(key, values[key], words)
+    if values["window"]:
+        windows.parse(values["window"])
     folder = _data_folder()
     has_batch = {name: values[f"{name}_batch_api"] for name in ("openai", "anthropic")}
     return Settings(
         database_url=values["database_url"] or f"sqlite:///{folder / 'shunter.db'}",
         folder=folder / "batches",
-        endpoints=_endpoints(environ, _openai_api(values["openai_api"])),
+        endpoints=_endpoints(environ, values["openai_api"]),
         model=values["model"],
         policy=Path(values["policy"]).expanduser() if values["policy"] else None,
         concurrency=values["concurrency"],
         grace_seconds=values["grace_seconds"],
         poll_seconds=values["poll_seconds"],
         lease_seconds=values["lease_seconds"],
+        dead_seconds=values["dead_seconds"],
+        window=values["window"],
+        on_unknown=values["on_unknown"],
+        on_rescue=values["on_rescue"],
         has_batch={name: known for name, known in has_batch.items() if known is not None},
+        has_background=values["openai_background"],
     )
 
 
@@ -89,11 +116,10 @@ def _data_folder() -> Path:
     return platformdirs.user_data_path("shunter")
 
 
-def _openai_api(word: str) -> str:
-    if word not in ("chat", "responses"):
-        text = f"openai_api is {word!r}: it must be chat (chat completions) or responses (the Responses API)"
-        raise UsageError(text, code="bad_setting")
-    return word
+def _check_word(key: str, given: str, words: Mapping[str, str]) -> None:
+    if given not in words:
+        known = " or ".join(f"{word} ({meaning})" if meaning else word for word, meaning in words.items())
+        raise UsageError(f"{key} is {given!r}: it must be {known}", code="bad_setting")
 
 
 def _endpoints(environ: Mapping[str, str], openai_api: str) -> dict[str, Endpoint]:

@@ -2,80 +2,115 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from db import lookup
+from db import facts, lookup
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
-from jobs import worker
+from jobs import fleet, windows, worker
 from jobs.errors import UsageError
+from jobs.presence import Gone
 from jobs.runner import Ended
 from jobs.sandbox.settings import SandboxError, SandboxSettings
 from router import show, telling
 from router.dispatch import Router
+from router.watching import Watch
 
-DONE, FAILED, SOME_FAILED = 0, 1, 4
+DONE, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 4, 130
 
 
 class Shift:
     """What one run of a worker did."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, watch: Watch | None = None) -> None:
         self.quiet = quiet
         self.jobs: Counter[str] = Counter()
         self.batches: dict[str, Batch] = {}
         self.troubles: list[str] = []
-        self.progress: Callable[[int], None] = lambda done: None
+        self._watch = watch
+        self._noted = ""
 
     def told(self) -> worker.Told:
         """What the worker tells as it goes."""
-        return worker.Told(self._job, self._batch, self._trouble)
+        return worker.Told(self._job, self._batch, self._trouble, self._note)
 
     def _job(self, claim: Claim, ended: Ended) -> None:
         self.jobs[type(ended.ending).__name__.lower()] += 1
-        self.progress(self.jobs.total())
+        if self._watch:
+            self._watch.call()
 
     def _batch(self, moved: Batch) -> None:
         before = self.batches.get(moved.id)
         self.batches[moved.id] = moved
         if not self.quiet and (before is None or (before.state, before.status) != (moved.state, moved.status)):
-            show.say(telling.batch_line(moved))
+            self._say(telling.batch_line(moved))
 
     def _trouble(self, message: str) -> None:
         if message not in self.troubles:
             self.troubles.append(message)
-            show.complain(message)
+            with self._watch.aside() if self._watch else contextlib.nullcontext():
+                show.complain(message)
+
+    def _note(self, message: str) -> None:
+        if message != self._noted:
+            self._noted = message
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        with self._watch.aside() if self._watch else contextlib.nullcontext():
+            show.say(message)
 
 
-def work(*, once: bool, concurrency: int | None, json: bool) -> int:
-    """Work until nothing is due, or until told to stop; 4 when jobs failed, 1 when something stood in the way."""
+def work(*, once: bool, concurrency: int | None, json: bool, window: str | None = None) -> int:
+    """Work until nothing is due, or until told to stop; with `once`, 4 when jobs failed, 1 for a trouble.
+
+    130 when it was told twice to stop, and cut off what ran.
+    """
     router = Router()
     if not router.settings.endpoints:
         raise UsageError(
             "no provider is configured: set OPENAI_API_KEY or ANTHROPIC_API_KEY (or a base URL), or try `shunter demo`",
             code="no_key",
         )
-    return asyncio.run(_work(router, once=once, concurrency=concurrency, json=json))
+    set_window(router, window or router.settings.window)
+    try:
+        return asyncio.run(_work(router, once=once, concurrency=concurrency, json=json))
+    except asyncio.CancelledError:
+        return INTERRUPTED
+
+
+def set_window(router: Router, text: str | None) -> None:
+    """Keep the hours for bulk work in the database, where the policy and the other workers find them."""
+    if text:
+        window = windows.parse(text)
+        kept = str(window) if window else windows.ALWAYS
+        if facts.get(router.store, windows.KEY) != kept:
+            facts.put(router.store, windows.KEY, kept)
+            show.say(f"bulk work is submitted {f'from {kept}' if window else 'at any hour'} from now on")
 
 
 async def _work(router: Router, *, once: bool, concurrency: int | None, json: bool) -> int:
-    stop, shift = asyncio.Event(), Shift()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, stop)
+    watch = Watch(router.store)
+    stop, shift = asyncio.Event(), Shift(watch=watch)
+    _obey_signals(stop, shift)
     before = lookup.counts(router.store)
     context = router.context(concurrency=concurrency) if concurrency else router.context()
     try:
-        with show.progress("live calls") as shift.progress:
+        async with watch.shown():
             if once:
                 await worker.once(context, shift.told(), stop)
             else:
-                show.say("the worker runs; Ctrl-C ends it")
-                await worker.forever(context, shift.told(), stop, router.settings.poll_seconds)
+                show.say(f"worker {context.owner} runs; Ctrl-C ends it")
+                await fleet.run(context, shift.told(), stop, router.settings.poll_seconds)
+    except Gone as error:
+        show.complain(str(error))
+        sys.stderr.flush()
+        os._exit(FAILED)  # threads that wait for the database would keep the process for ever
     finally:
         await context.close()
     summary = _summary(shift, before, lookup.counts(router.store))
@@ -84,9 +119,30 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     else:
         telling.worked(summary)
     await router.close()
+    if not once:
+        return DONE  # what stood in the way was said when it did, and may be over since
     if shift.troubles:
         return FAILED
     return SOME_FAILED if summary["done"]["failed"] else DONE
+
+
+def _obey_signals(stop: asyncio.Event, shift: Shift) -> None:
+    """Told once, it ends what runs; told twice, it cuts that off and settles it; the third time ends the process."""
+    loop, work = asyncio.get_running_loop(), asyncio.current_task()
+    assert work is not None
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def obey() -> None:
+        if not stop.is_set():
+            shift.told().note("stopping: calls in flight are finished and kept; again to end at once")
+            stop.set()
+            return
+        for number in signals:
+            loop.remove_signal_handler(number)
+        work.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, obey)
 
 
 def _summary(shift: Shift, before: dict[str, int], after: dict[str, int]) -> dict[str, Any]:
@@ -94,14 +150,6 @@ def _summary(shift: Shift, before: dict[str, int], after: dict[str, int]) -> dic
     left = {state: after[state] for state in ("queued", "running", "submitted")}
     imported = sum(1 for moved in shift.batches.values() if moved.state == BatchState.IMPORTED)
     return {"done": done, "left": left, "batches_imported": imported, "troubles": shift.troubles}
-
-
-def _stop(stop: asyncio.Event) -> None:
-    show.say("stopping: calls in flight are finished and kept; again to end at once")
-    stop.set()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.remove_signal_handler(number)
 
 
 def serve_sandbox(settings: SandboxSettings) -> None:

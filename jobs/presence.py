@@ -1,0 +1,88 @@
+"""A worker among others: it beats, takes over what silent ones left, and notices when it was taken over itself."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from time import monotonic
+
+from db import workers
+from jobs.context import Context
+from jobs.errors import ShunterError
+
+BEAT_S = 5.0
+AWAY_S = 600.0  # without the database, after which a worker ends rather than to linger
+_KEPT = timedelta(days=7)
+
+
+class Gone(ShunterError):
+    """This worker cannot go on: its database has been away for too long."""
+
+
+async def _nothing(dead: str) -> None:
+    return
+
+
+@asynccontextmanager
+async def present(
+    context: Context,
+    note: Callable[[str], None],
+    *,
+    lost: Callable[[], None],
+    resume: Callable[[str], Awaitable[None]] | None = None,
+) -> AsyncIterator["asyncio.Task[None]"]:
+    """Beat until the block ends, then say goodbye; gives the task that beats, which ends with Gone, or when lost.
+
+    `lost` is called when another worker took this one for dead: what it holds is the other's now. `resume` starts what
+    a dead worker had begun; without one, that is left to a worker that can.
+    """
+    now = context.clock.now()
+    await context.db(workers.register, context.owner, os.uname().nodename, os.getpid(), now)
+    await context.db(workers.prune, now - _KEPT)
+    beating = asyncio.create_task(_beating(context, note, lost, resume))
+    try:
+        yield beating
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        with suppress(Exception):  # it is taken over in a minute
+            await context.thread(workers.goodbye, context.owner, context.clock.now())
+
+
+async def _beating(
+    context: Context,
+    note: Callable[[str], None],
+    lost: Callable[[], None],
+    resume: Callable[[str], Awaitable[None]] | None,
+) -> None:
+    heard, silent = monotonic(), False
+    while True:
+        try:
+            if not await context.db(workers.beat, context.owner, context.clock.now()):
+                note("another worker took this one for dead, and took over what it had: it stood still for too long")
+                lost()
+                return
+            heard, silent = monotonic(), False
+            await _take_over(context, note, resume)
+        except Exception as error:  # the database is away or busy: it comes back
+            if not silent:
+                note(f"the worker cannot beat: {error}")
+            silent = True
+            if monotonic() - heard > AWAY_S:
+                raise Gone(f"the database has been away for {AWAY_S / 60:.0f} minutes: {error}") from error
+        await asyncio.sleep(min(BEAT_S, context.dead_s / 4))
+
+
+async def _take_over(
+    context: Context, note: Callable[[str], None], resume: Callable[[str], Awaitable[None]] | None
+) -> None:
+    since = context.clock.now() - timedelta(seconds=context.dead_s)
+    for dead in await context.db(workers.silent, since):
+        if dead == context.owner:
+            continue
+        if await context.db(workers.take_over, dead, context.owner, since, context.clock.now()):
+            note(f"took over from {dead}, which has not beaten for {context.dead_s:.0f} s")
+            if resume is not None:
+                await resume(dead)
+                await context.db(workers.settled, dead, context.owner, context.clock.now())
