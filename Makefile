@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench chaos clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(STAMP) ## Lint, format, types, import rules
 
 bench: $(STAMP) ## Measure, as ratios beside something in the same run
 	@$(RUN) -m tests.bench
+
+chaos: $(STAMP) ## Kill, stop and starve workers for some minutes (CHAOS_SEED, CHAOS_ROUNDS), and audit every bill
+	@$(RUN) -m tests.chaos_long
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

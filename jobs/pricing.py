@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 NANO = 1_000_000_000
+WINDOWS = {"2h": (7, 10), "8h": (6, 10)}  # of standard token rates: OpenAI's guide to background mode; no list has them
 PLAIN = frozenset({"", "default", "standard", "auto"})  # a served tier that means: no special price
 
 
@@ -50,11 +51,12 @@ class _Band:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """One price list: its bands, highest first, in units of 1/`per` nano-dollar."""
+    """One price list: its bands, highest first, in units of `times`/`per` nano-dollar."""
 
     name: str
     source: CostSource
     hourly: bool  # holds for this moment only, not for the whole day
+    times: int
     per: int
     bands: tuple[_Band, ...]
 
@@ -69,11 +71,13 @@ class _Rates:
         units = band.call + usage.input * band.input + usage.output * band.output
         if usage.cached or usage.cache_write:
             units += usage.cached * band.cached + usage.cache_write * band.written
-        return Price(_half_even(units, self.per), self.source, self.name)
+        return Price(_half_even(units * self.times, self.per), self.source, self.name)
 
 
 def price(usage: Usage, *, model: str, provider: str, own: bool, lane: Lane, tier: str | None, at: datetime) -> Price:
     """What one request's usage costs; `tier` is the served tier in the provider's own word, `at` an aware time.
+
+    In the background lane it is the window; one without a discount costs as much as a plain call.
 
     COMPUTED at the provider's own endpoint (`own`), ASSUMED elsewhere and where a variant's price is not published.
     Never give it the sum of several requests: some models cost twice as much above 272,000 input tokens a request.
@@ -96,9 +100,9 @@ def _variant(lane: Lane, tier: str | None) -> str:
     """Our one word for the price list that a lane and a served tier ask for."""
     if lane is Lane.BATCH:
         return "batch"
-    if lane is Lane.BACKGROUND:
-        return "background"
     word = (tier or "").lower()
+    if lane is Lane.BACKGROUND:
+        return word if word in WINDOWS else "standard"
     return "standard" if word in PLAIN else word
 
 
@@ -115,15 +119,17 @@ def _rates(model: str, provider: str, own: bool, variant: str, at: datetime) -> 
     if found is None:
         return None
     seller, info = found
-    listed, prices = _listed(seller, info, variant, at)
+    window = WINDOWS.get(variant)
+    listed, prices = _listed(seller, info, "standard" if window else variant, at)
     if prices.input_mtok is None or prices.output_mtok is None:
         return None  # sold by the minute, by the image …: tokens would come out as free
     source = CostSource.COMPUTED if own and listed else CostSource.ASSUMED
-    halved = variant == "batch" and not listed
-    how = variant if listed else f"standard{' × 0.5' if halved else ''}, {variant} not listed"
-    name = f"genai-prices {__version__} {seller.id}/{info.id} {how}"
-    per, bands = _bands(prices)
-    return _Rates(name, source, _hourly(info), per * 2 if halved else per, bands)
+    times, per = window or ((1, 2) if variant == "batch" and not listed else (1, 1))
+    how = f"{'standard' if window or not listed else variant}{f' × {times / per:g}' if per > 1 else ''}"
+    told = f", window {variant}" if window else "" if listed else f", {variant} not listed"
+    name = f"genai-prices {__version__} {seller.id}/{info.id} {how}{told}"
+    unit, bands = _bands(prices)
+    return _Rates(name, source, _hourly(info), times, unit * per, bands)
 
 
 def _find(model: str, provider: str, own: bool) -> "tuple[Provider, ModelInfo] | None":

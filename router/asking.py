@@ -22,7 +22,7 @@ from router.dispatch import Router
 from router.intake import Defaults, Reader, Row
 from router.intake import Kind as FileKind
 
-LANES = ("stream", "sync", "batch")
+LANES = ("stream", "sync", "background", "batch")
 
 
 @dataclass(frozen=True, slots=True)

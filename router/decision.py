@@ -35,6 +35,7 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
     lane_asked: Lane | None  # from --lane
     max_cost_nano: int | None  # from --max-cost
     has_batch: bool | None  # None: not known yet
+    has_background: bool = False  # there are windows, and the request can be answered in one
 
     @classmethod
     def of(
@@ -44,6 +45,7 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
         *,
         provider: str,
         has_batch: bool | None,
+        has_background: bool = False,
         lane_asked: Lane | None = None,
         max_cost_nano: int | None = None,
     ) -> "Facts":
@@ -63,6 +65,7 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
             lane_asked=lane_asked,
             max_cost_nano=max_cost_nano,
             has_batch=has_batch,
+            has_background=has_background,
         )
 
     @property
@@ -73,14 +76,16 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One lane of a plan, and when to leave it for the next one; None: stay to the end."""
+    """One lane of a plan, and when to leave it for the next one; None: stay to the end. `window`: background's own."""
 
     lane: Lane
     tier: Tier
     leave_by: datetime | None = None
+    window: str | None = None
 
     def json(self) -> dict[str, Any]:
-        return {"lane": self.lane.value, "tier": self.tier.value, "leave_by": iso(self.leave_by)}
+        facts = {"lane": self.lane.value, "tier": self.tier.value, "leave_by": iso(self.leave_by)}
+        return facts | {"window": self.window}
 
 
 Plan = tuple[Step, ...]

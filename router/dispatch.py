@@ -16,18 +16,20 @@ from db.engine import Store, connect
 from db.ids import new_id
 from db.migrations import migrate
 from db.states import Lane
-from jobs import pricing, stream
+from jobs import pricing, stream, windows
 from jobs.batch import has_batch_api
 from jobs.chat import Request, Usage
 from jobs.clock import Clock
 from jobs.context import Context
 from jobs.errors import CallError, UsageError
+from jobs.providers.background_params import can_move, why_not
 from jobs.runner import Event, finished
 from router import estimate, settings
 from router.decided import Decided, Started, Wish, row_of
 from router.decision import Decision, Facts
 from router.estimate import Size
 from router.intake import canonical
+from router.opening import is_there
 from router.policy import decide
 from router.rules import Policy, load
 from router.settings import Settings, provider_of
@@ -61,6 +63,7 @@ class Router:
             estimate.measure(request),
             provider=provider,
             has_batch=self.has_batch(provider),
+            has_background=self.has_background(provider, request),
             lane_asked=wish.lane,
             max_cost_nano=wish.max_cost_nano,
         )
@@ -70,13 +73,23 @@ class Router:
         endpoint = self.settings.endpoints.get(facts.provider)
         own = endpoint is None or endpoint.own
 
-        def cost(usage: Usage, lane: Lane) -> int | None:
+        def cost(usage: Usage, lane: Lane, window: str | None) -> int | None:
             where: dict[str, Any] = {"model": facts.model, "provider": facts.provider, "own": own, "at": now}
-            return pricing.price(usage, lane=lane, tier="default", **where).nano
+            return pricing.price(usage, lane=lane, tier=window or "default", **where).nano
 
-        size = Size(facts.input_tokens, facts.output_p50, facts.output_p90)
-        estimates = estimate.estimate(size, cost=cost, has_batch=facts.has_batch, priors=self.policy.priors)
+        estimates = estimate.estimate(
+            Size(facts.input_tokens, facts.output_p50, facts.output_p90),
+            cost=cost,
+            has_batch=facts.has_batch,
+            has_background=facts.has_background,
+            priors=self.policy.priors,
+            batch_wait_s=0.0 if facts.waits else self.batch_wait_s(now),
+        )
         return decide(facts, estimates, self.policy, now)
+
+    def batch_wait_s(self, now: datetime) -> float:
+        """Seconds until bulk work may be submitted, by the window that the worker keeps in the database."""
+        return windows.wait_s(kept.get(self.store, windows.KEY), now) if self.exists() else 0.0
 
     @cached_property
     def policy(self) -> Policy:
@@ -91,6 +104,14 @@ class Router:
         if endpoint is None or endpoint.own:
             return True
         return self._remembered.get(endpoint.base_url)
+
+    def has_background(self, provider: str, request: Request) -> bool:
+        """Whether the request can be answered in a background window: the server has them, and it may go there."""
+        endpoint, told = self.settings.endpoints.get(provider), self.settings.has_background
+        there = endpoint is None or endpoint.own if told is None else told
+        if provider != "openai" or not there or why_not(request):
+            return False
+        return (endpoint is not None and endpoint.api == "responses") or can_move(request)
 
     @cached_property
     def _remembered(self) -> dict[str, bool]:
@@ -196,10 +217,7 @@ class Router:
 
     def exists(self) -> bool:
         """Whether there is a database yet; asking makes none."""
-        from sqlalchemy.engine import make_url
-
-        path = make_url(self.settings.database_url).database
-        return path is not None and os.path.exists(path)
+        return is_there(self.settings.database_url)
 
     @cached_property
     def store(self) -> Store:
@@ -226,6 +244,9 @@ class Router:
             concurrency=self.settings.concurrency,
             lease_s=self.settings.lease_seconds,
             grace_s=self.settings.grace_seconds,
+            dead_s=self.settings.dead_seconds,
+            on_unknown=self.settings.on_unknown,
+            on_rescue=self.settings.on_rescue,
             has_batch=self.settings.has_batch,
         )
 

@@ -1,8 +1,8 @@
 """What a request will cost and take in each lane, before the call. Pure; prices come in as a function."""
 
 from bisect import bisect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import erf, exp, log, sqrt
 
@@ -50,11 +50,15 @@ class Priors:
     first_token_s: Spread
     token_s: Spread  # seconds a token of the answer
     batch_s: Spread  # from submitting a batch to its end
+    windows_s: Mapping[str, Spread] = field(default_factory=dict)  # of the background lane, from request to answer
 
 
 @dataclass(frozen=True, slots=True)
 class LaneEstimate:
-    """One lane, taken alone; money is None where the price is unknown."""
+    """One lane, taken alone; money is None where the price is unknown.
+
+    Its finish counts the wait until it may be submitted at all, `wait_s`.
+    """
 
     lane: Lane
     tier: Tier
@@ -64,6 +68,20 @@ class LaneEstimate:
     cost_p90_nano: int | None
     finish_p50_s: float
     finish_p95_s: float
+    window: str | None = None  # of the background lane: 2h or 8h
+    wait_s: float = 0.0
+
+    def chance(self, seconds: float) -> float:
+        """The probability that it is done within so many seconds."""
+        return self._work.chance(seconds - self.wait_s)
+
+    def quantile(self, z: float) -> float:
+        """The seconds to its finish at `z` of the standard normal distribution."""
+        return self.wait_s + self._work.quantile(z)
+
+    @property
+    def _work(self) -> Spread:
+        return Spread(self.finish_p50_s - self.wait_s, self.finish_p95_s - self.wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +105,36 @@ def measure(request: Request) -> Size:
 def estimate(
     size: Size,
     *,
-    cost: Callable[[Usage, Lane], int | None],
+    cost: Callable[[Usage, Lane, str | None], int | None],
     has_batch: bool | None,
     priors: Priors,
+    has_background: bool = False,
+    batch_wait_s: float = 0.0,
 ) -> Estimates:
-    """Cost and finish in stream, sync and batch; `has_batch` None is not known yet, and is tried."""
+    """Cost and finish in stream, sync and batch, and in each window of the background lane where that is there.
+
+    `cost` is asked with the lane and its window. `has_batch` None is not known yet, and is tried; `batch_wait_s` is
+    how long nothing may be submitted to it.
+    """
     first, each = priors.first_token_s, priors.token_s
-    live = (first.p50 + size.output_p50 * each.p50, first.p95 + size.output_p90 * each.p95)
-    batch = (priors.batch_s.p50, priors.batch_s.p95)
+    live = Spread(first.p50 + size.output_p50 * each.p50, first.p95 + size.output_p90 * each.p95)
     no_batch = "this server has no Batch API" if has_batch is False else None
-    median = Usage(size.input_tokens, size.output_p50)
-    large = Usage(size.input_tokens, size.output_p90)
+    median, large = Usage(size.input_tokens, size.output_p50), Usage(size.input_tokens, size.output_p90)
+
+    def lane(name: Lane, work: Spread, why_not: str | None = None, window: str | None = None, wait_s: float = 0.0
+             ) -> LaneEstimate:  # fmt: skip
+        costs = cost(median, name, window), cost(large, name, window)
+        finish = wait_s + work.p50, wait_s + work.p95
+        return LaneEstimate(name, Tier.DEFAULT, why_not is None, why_not, *costs, *finish, window, wait_s)
+
+    windows = priors.windows_s.items() if has_background else ()
     return Estimates(
         size,
-        tuple(
-            LaneEstimate(lane, Tier.DEFAULT, why_not is None, why_not, cost(median, lane), cost(large, lane), *seconds)
-            for lane, why_not, seconds in (
-                (Lane.STREAM, None, live),
-                (Lane.SYNC, None, live),
-                (Lane.BATCH, no_batch, batch),
-            )
+        (
+            lane(Lane.STREAM, live),
+            lane(Lane.SYNC, live),
+            lane(Lane.BATCH, priors.batch_s, no_batch, wait_s=batch_wait_s),
+            *(lane(Lane.BACKGROUND, work, window=window) for window, work in windows),
         ),
     )
 

@@ -51,3 +51,28 @@ def ago(iso: str | None, now: datetime) -> str:
 def count(number: int, word: str) -> str:
     """ "1 job", "2,000 jobs"."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def short(number: int) -> str:
+    """A count in at most six signs: "9,999", "12.5k", "1.25M"."""
+    if number < 10_000:
+        return f"{number:,}"
+    for least, unit in ((10**9, "G"), (10**6, "M")):
+        if number >= least * 0.9995:
+            return f"{_three(number / least)}{unit}"
+    return f"{_three(number / 1000)}k"
+
+
+def size(octets: int) -> str:
+    """Bytes: "12 KB", "3.2 GB"."""
+    for least, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "KB")):
+        if octets >= least * 0.9995:
+            return f"{_three(octets / least)} {unit}"
+    return f"{octets} B"
+
+
+def _three(value: float) -> str:
+    """Three digits, without zeros at the end."""
+    places = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if places else text

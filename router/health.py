@@ -1,4 +1,4 @@
-"""What doctor looks at: settings, database, account, providers, dead owners, late batches, and what to do for each."""
+"""What doctor looks at: settings, database, account, workers, providers, late batches, and what to do for each."""
 
 import asyncio
 import os
@@ -8,34 +8,61 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from db import reports, rescue
+from sqlalchemy.engine import make_url
+
+from db import checkup, reports, rescue
 from db.engine import Store, StoreError
 from db.migrations import version
 from jobs.errors import CallError
 from jobs.providers import BATCH_PROVIDERS, Endpoint
 from jobs.retry import MAX_ATTEMPTS
-from router.opening import open_store
+from router import strays
+from router.dispatch import Router
 from router.settings import Settings, config_path, load
+from router.strays import Strays, Wanted
 
-ASK_S = 10.0  # a provider has this long to answer
+ASK_S = 20.0  # a provider has this long to answer, and its SDK to be loaded
 LATE = timedelta(hours=1)  # past its end, or past its next look, after which a batch is overdue
 
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
-def examine(settings: Settings | None = None) -> dict[str, Any]:
-    """Everything as one value; `problems` says what is wrong and what to do. Keys are only ever "set" or "not set"."""
+def examine(settings: Settings | None = None, wanted: Wanted | None = None) -> dict[str, Any]:
+    """Everything as one value; `problems` says what is wrong and what to do, `notes` what is only worth knowing.
+
+    Nothing is changed at a provider but what is `wanted`. Keys are only ever "set" or "not set".
+    """
     settings = settings or load()
     problems: list[str] = []
-    found: dict[str, Any] = {"settings": _settings(settings), "database": None, "account": None}
-    found |= {"rescued": 0, "overdue_batches": []}
+    found: dict[str, Any] = {"settings": _settings(settings), "database": None, "account": None, "risk": None}
+    found |= {"rescued": 0, "overdue_batches": [], "workers": []}
+    router = Router(settings)
     try:
-        with closing(open_store(settings)) as store:
-            found |= _store(store, datetime.now(UTC), problems)
+        store = router.store
     except StoreError as error:
         problems.append(str(error))
-    found["providers"] = asyncio.run(_providers(settings, problems))
-    return {"ok": not problems, "problems": problems} | found
+        found["providers"] = asyncio.run(_providers(settings, problems))
+        return {"ok": False, "problems": problems, "notes": []} | found | Strays().view()
+    there: list[str] = []
+    with closing(store):
+        providers, strays = asyncio.run(_there(router, settings, wanted or Wanted(), there))
+        found |= {"providers": providers} | _store(store, router.context().dead_s, datetime.now(UTC), problems)
+    problems += [*there, *strays.problems]
+    notes = [*_risk(found["risk"]), *strays.notes]
+    return {"ok": not problems, "problems": problems, "notes": notes} | found | strays.view()
+
+
+async def _there(
+    router: Router, settings: Settings, wanted: Wanted, problems: list[str]
+) -> tuple[list[dict[str, Any]], Strays]:
+    """How the providers are, then what lies at those with a Batch API."""
+    asked = await _providers(settings, problems)
+    context = router.context()
+    try:
+        names = [one["provider"] for one in asked if one["batch_api"]]
+        return asked, await strays.look(context, names, wanted)
+    finally:
+        await context.close()
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
@@ -54,40 +81,44 @@ def _settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _store(store: Store, now: datetime, problems: list[str]) -> dict[str, Any]:
+def _store(store: Store, dead_s: float, now: datetime, problems: list[str]) -> dict[str, Any]:
     rescued = rescue.rescue(store, now, MAX_ATTEMPTS)
-    account, overdue = reports.account(store), _overdue(store, now)
+    account, overdue = reports.account(store), checkup.overdue(store, now - LATE)
     if not account["balances"]:
         problems.append("the account does not balance: keep a backup (`shunter db backup`) and report it as a bug")
     if overdue:
         are = "batches are" if len(overdue) > 1 else "batch is"
         todo = "start `shunter worker` with the key and base URL that made them"
         problems.append(f"{len(overdue)} {are} overdue ({', '.join(overdue[:3])}): {todo}")
-    return {"database": _database(store, problems), "account": account, "rescued": rescued, "overdue_batches": overdue}
+    workers = checkup.workers(store, now, dead_s)
+    problems += [_dead(one) for one in workers if not one["alive"]]
+    looked = {"database": _database(store, problems), "account": account, "risk": checkup.at_risk(store)}
+    return looked | {"rescued": rescued, "overdue_batches": overdue, "workers": workers}
+
+
+def _dead(worker: dict[str, Any]) -> str:
+    who = f"worker {worker['pid']} on {worker['host']}"
+    return f"{who} has not beaten since {worker['beat_at']}: start `shunter worker`, which takes over what it had"
+
+
+def _risk(risk: dict[str, Any]) -> list[str]:
+    if not risk["attempts"]:
+        return []
+    todo = "their jobs went on without them; an adopted batch or the provider's bill tells what they cost"
+    return [f"{risk['attempts']:,} attempts may have been billed and nobody can tell: {todo}"]
 
 
 def _database(store: Store, problems: list[str]) -> dict[str, Any]:
-    assert store.path is not None  # every store is a file
     with store.read() as connection:
         schema = version(connection)
+    if store.path is None:
+        where = make_url(store.url).render_as_string(hide_password=True)
+        return {"path": where, "schema": schema, "mode": None, "bytes": None}
     about = store.path.stat()
     mode = stat.S_IMODE(about.st_mode)
     if mode & 0o077:
         problems.append(f"others can read {store.path}, which holds prompts and answers: chmod 600 {store.path}")
     return {"path": str(store.path), "schema": schema, "mode": f"{mode:04o}", "bytes": about.st_size}
-
-
-def _overdue(store: Store, now: datetime) -> list[str]:
-    """Open batches that are past their end, or that nobody has looked at when it was due."""
-    return [
-        row["id"]
-        for row in reports.batches(store, limit=1000)
-        if row["state"] != "imported" and any(_past(row[name], now - LATE) for name in ("expires_at", "next_poll_at"))
-    ]
-
-
-def _past(iso: str | None, limit: datetime) -> bool:
-    return iso is not None and datetime.fromisoformat(iso) < limit
 
 
 async def _providers(settings: Settings, problems: list[str]) -> list[dict[str, Any]]:

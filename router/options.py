@@ -6,8 +6,10 @@ from typing import NamedTuple
 from db.money import usd
 from db.states import Lane
 from router.decision import Facts, Option, Plan, Step
-from router.estimate import Z95, Estimates, LaneEstimate, Spread
+from router.estimate import Z95, Estimates, LaneEstimate
 from router.rules import Policy
+
+SLOW = (Lane.BATCH, Lane.BACKGROUND)
 
 
 class Weighed(NamedTuple):
@@ -27,60 +29,53 @@ class Weighed(NamedTuple):
 
 
 def weigh(facts: Facts, estimates: Estimates, policy: Policy, now: datetime) -> list[Weighed]:
-    """Every plan: each lane alone, and the batch lane left in time for a plain call where there is a deadline."""
+    """Every plan: each lane alone, and each slow one left in time for a plain call where there is a deadline."""
     deadline = facts.deadline
     left_s = float("inf") if deadline is None else (deadline - now).total_seconds()
     weighed = [_alone(lane, facts, policy, left_s, now) for lane in estimates.lanes]
     if deadline is not None and not facts.waits:
-        chain = _batch_first(facts, estimates, policy, deadline, now)
-        if chain is not None:
-            weighed.append(chain)
+        sync = next(lane for lane in estimates.lanes if lane.lane is Lane.SYNC)
+        slow = [lane for lane in estimates.lanes if lane.lane in SLOW and lane.available]
+        chains = [_slow_first(lane, sync, facts, policy, deadline, now) for lane in slow]
+        weighed += [chain for chain in chains if chain]
     return weighed
 
 
 def _alone(lane: LaneEstimate, facts: Facts, policy: Policy, left_s: float, now: datetime) -> Weighed:
     why_not = lane.why_not
-    if why_not is None and lane.lane is Lane.BATCH and facts.waits and facts.lane_asked is None:
+    late = facts.deadline is not None and lane.quantile(policy.confidence_z) > left_s
+    if why_not is None and lane.lane in SLOW and facts.waits and facts.lane_asked is None:
         why_not = "a person is waiting" if facts.interactive else "a tool loop is waiting for this step"
-    late = facts.deadline is not None and _spread(lane).quantile(policy.confidence_z) > left_s
-    plan = (Step(lane.lane, lane.tier),)
+    plan = (Step(lane.lane, lane.tier, window=lane.window),)
     times = now + timedelta(0, lane.finish_p50_s), now + timedelta(0, lane.finish_p95_s)
     return _judge(facts, plan, why_not, late, lane.cost_nano, lane.cost_p90_nano, *times)
 
 
-def _batch_first(
-    facts: Facts, estimates: Estimates, policy: Policy, deadline: datetime, now: datetime
+def _slow_first(
+    slow: LaneEstimate, sync: LaneEstimate, facts: Facts, policy: Policy, deadline: datetime, now: datetime
 ) -> Weighed | None:
-    """Batch, left early enough that its cancel and some slow plain calls still fit in before the deadline."""
-    lanes = {lane.lane: lane for lane in estimates.lanes}
-    batch, sync = lanes[Lane.BATCH], lanes[Lane.SYNC]
-    if not batch.available:
-        return None
-    leave_by = deadline - timedelta(seconds=policy.cancel_s + policy.sync_times * sync.finish_p95_s)
+    """A slow lane, left early enough that its cancel and some slow plain calls still fit in before the deadline."""
+    cancel_s = policy.cancel_s if slow.lane is Lane.BATCH else policy.cancel_background_s
+    leave_by = deadline - timedelta(seconds=cancel_s + policy.sync_times * sync.finish_p95_s)
     leave_by = leave_by.replace(microsecond=0)
     stay_s = (leave_by - now).total_seconds()
-    slow, live = _spread(batch), _spread(sync)
     done = slow.chance(stay_s)
     if done < policy.least_chance:
         return None
 
     def finish(z: float) -> datetime:
-        in_batch = slow.quantile(z)
-        return now + timedelta(0, in_batch if in_batch <= stay_s else stay_s + policy.cancel_s + live.quantile(z))
+        inside = slow.quantile(z)
+        return now + timedelta(0, inside if inside <= stay_s else stay_s + cancel_s + sync.quantile(z))
 
-    plan = (Step(batch.lane, batch.tier, leave_by), Step(sync.lane, sync.tier))
+    plan = (Step(slow.lane, slow.tier, leave_by, slow.window), Step(sync.lane, sync.tier))
     late = finish(policy.confidence_z) > deadline
-    cost, cost_p90 = _mix(batch.cost_nano, sync.cost_nano, done), _dearer(batch.cost_p90_nano, sync.cost_p90_nano)
+    cost, cost_p90 = _mix(slow.cost_nano, sync.cost_nano, done), _dearer(slow.cost_p90_nano, sync.cost_p90_nano)
     return _judge(facts, plan, None, late, cost, cost_p90, finish(0.0), finish(Z95))
 
 
-def _spread(lane: LaneEstimate) -> Spread:
-    return Spread(lane.finish_p50_s, lane.finish_p95_s)
-
-
-def _mix(batch: int | None, sync: int | None, done: float) -> int | None:
-    """Rows that the batch did are paid at its price; rows that it never ran cost nothing there."""
-    return None if batch is None or sync is None else round(batch * done + sync * (1 - done))
+def _mix(slow: int | None, sync: int | None, done: float) -> int | None:
+    """What the slow lane did is paid at its price; what it never ran costs nothing there."""
+    return None if slow is None or sync is None else round(slow * done + sync * (1 - done))
 
 
 def _dearer(one: int | None, other: int | None) -> int | None:

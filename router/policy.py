@@ -91,16 +91,20 @@ def _seconds_left(facts: Facts, now: datetime) -> float:
 
 
 def _forced(lane: Lane, facts: Facts, weighed: list[Weighed]) -> Weighed:
-    """The lane that was asked for, alone, however late it may be."""
-    for one in weighed:
-        if one.lane is lane and len(one.option.plan) == 1:
-            break
-    else:
-        words = ", ".join(one.lane.value for one in weighed)
-        raise UsageError(f"there is no {lane.value} lane here; choose one of: {words}", code="lane")
-    if not one.available:
-        raise UsageError(f"the {lane.value} lane cannot be taken: {one.option.why_not}", code="lane")
-    return one if one.affordable else _refuse([one], facts.max_cost_nano)
+    """The lane that was asked for, alone, however late it may be; of its windows the one that fits."""
+    alone = [one for one in weighed if one.lane is lane and len(one.option.plan) == 1]
+    if not alone:
+        words = ", ".join(dict.fromkeys(one.lane.value for one in weighed))
+        raise UsageError(f"there is no {lane.value} lane here{_where(lane)}; choose one of: {words}", code="lane")
+    if not any(one.available for one in alone):
+        raise UsageError(f"the {lane.value} lane cannot be taken: {alone[0].option.why_not}", code="lane")
+    possible = [one for one in alone if one.possible]
+    return _cheapest_in_time(possible) if possible else _refuse(alone, facts.max_cost_nano)
+
+
+def _where(lane: Lane) -> str:
+    """Where the lane would be."""
+    return " (it is OpenAI's; see `openai_background`)" if lane is Lane.BACKGROUND else ""
 
 
 def _choose(class_: str, facts: Facts, weighed: list[Weighed]) -> Weighed:
@@ -112,8 +116,13 @@ def _choose(class_: str, facts: Facts, weighed: list[Weighed]) -> Weighed:
         wanted = Lane.STREAM if streamed else Lane.SYNC
         return next((one for one in possible if one.lane is wanted), possible[0])
     unseen = [one for one in possible if one.lane is not Lane.STREAM] or possible  # nobody sees the first words
-    in_time = [one for one in unseen if not one.late]
-    return min(in_time, key=_price) if in_time else min(unseen, key=lambda one: one.option.finish_p95)
+    return _cheapest_in_time(unseen)
+
+
+def _cheapest_in_time(possible: list[Weighed]) -> Weighed:
+    """The cheapest that meets the deadline; where none does, the fastest."""
+    in_time = [one for one in possible if not one.late]
+    return min(in_time, key=_price) if in_time else min(possible, key=lambda one: one.option.finish_p95)
 
 
 def _price(one: Weighed) -> tuple[bool, int, datetime]:

@@ -36,16 +36,24 @@ def _unhurried(facts: Facts, chosen: Weighed, weighed: list[Weighed]) -> str:
     if chosen.late:
         fastest = "the fastest way" if facts.max_cost_nano is None else "the fastest way that the cap allows"
         return f"{due}, and nothing is sure to be done by then, so it takes {fastest}, the {chosen.lane.value} lane"
+    if chosen.lane is Lane.BACKGROUND:
+        why, window = _no_batch(weighed), chosen.option.plan[0].window
+        start = f"{due}{', but' if facts.deadline else ' it could wait, but'} {why}, so it goes to the {window} window"
+        return f"{start} of the background lane{_saved(chosen, weighed)}{_left(chosen)}"
     if chosen.lane is not Lane.BATCH:
         return (
             f"{due}{', but' if facts.deadline else ' it could wait, but'} {_no_batch(weighed)}, so a plain call is made"
         )
     saved = _saved(chosen, weighed)
-    leave_by = chosen.option.plan[0].leave_by
-    if leave_by:
-        left = f"and to a plain call if it is not done by {_clock(leave_by)}"
-        return f"{due}, so it goes to the Batch API first{saved}, {left}"
+    if left := _left(chosen):
+        return f"{due}, so it goes to the Batch API first{saved}{left}"
     return f"{due}{', so' if facts.deadline else ''} it goes to the Batch API{saved}"
+
+
+def _left(chosen: Weighed) -> str:
+    """When a slow lane is left, if it is."""
+    leave_by = chosen.option.plan[0].leave_by
+    return f", and to a plain call if it is not done by {_clock(leave_by)}" if leave_by else ""
 
 
 def _no_batch(weighed: list[Weighed]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from router.figures import count, money, money_column
-from router.terminal import RIGHT, SHRINK, clean, console, csv, fields, say, styled, table
+from router.terminal import RIGHT, SHRINK, WIDE, clean, console, csv, fields, say, styled, table
 from router.when import span
 
 if TYPE_CHECKING:
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 View = Mapping[str, Any]
 
-_WIDE = 110  # columns of a terminal from which on nothing is left out
 PERCENTILES = ("p50", "p90", "p95", "p99")
 _MEASURES = {  # what a latency report measures: its name for people, and the unit in seconds
     "first_token_ms": ("first token", 0.001),
@@ -64,7 +63,7 @@ def _by(by: Iterable[str]) -> list[str | tuple[str, View]]:
 def _cost(value: View, by: Sequence[str]) -> None:
     out, rows = console(), value["rows"]
     counts = {"jobs": "jobs", "attempts": "attempts", "input_tokens": "tokens in", "output_tokens": "tokens out"}
-    if len(by) > 2 and out.width < _WIDE:
+    if len(by) > 2 and out.width < WIDE:
         counts = {"attempts": "attempts"}
     after = {"unknown_attempts": "unknown"} if value["unknown_attempts"] else {}
     names = [*counts.values(), "cost", *after.values()]

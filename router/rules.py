@@ -13,8 +13,10 @@ from router.decision import Facts
 from router.estimate import Priors, Spread
 
 CLASSES = ("interactive-long", "short", "structured-output", "bulk")
-LANES = (Lane.STREAM, Lane.SYNC, Lane.BATCH)
+LANES = (Lane.STREAM, Lane.SYNC, Lane.BATCH, Lane.BACKGROUND)
 SHIPPED = Path(__file__).with_name("policy.toml")
+WINDOWS = {"2h": "background_2h_s", "8h": "background_8h_s"}  # to the key of their prior
+NEWER = {"leave": ("cancel_background_s",), "priors": tuple(WINDOWS.values())}  # than files that people may have
 Test = Literal["is", "any", "below", "at_least", "has"]
 ENDINGS: tuple[Test, ...] = ("below", "at_least")
 
@@ -24,6 +26,7 @@ CONDITIONS: dict[str, type] = {
     "structured": bool,
     "tool_loop_step": bool,
     "has_batch": bool,
+    "has_background": bool,
     "seconds_left": float,  # to the deadline; endless without one
     "input_tokens": int,
     "output_p50": int,
@@ -71,8 +74,10 @@ class Rule:
     refuse: bool = False
 
     def fits(self, facts: Facts, seconds_left: float) -> bool:
-        """Whether all conditions hold; a rule that forces the batch lane fits only where a batch can be."""
+        """Whether all conditions hold; a rule that forces a slow lane fits only where that can be."""
         if self.lane is Lane.BATCH and (facts.waits or facts.has_batch is False):
+            return False
+        if self.lane is Lane.BACKGROUND and (facts.waits or not facts.has_background):
             return False
         return all(condition.holds(facts, seconds_left) for condition in self.when)
 
@@ -84,6 +89,7 @@ class Policy:
     name: str
     confidence_z: float  # the wanted confidence, as a quantile of the standard normal distribution
     cancel_s: float  # what leaving a batch takes, until the rows without an answer are known
+    cancel_background_s: float  # the same for a response in the background
     sync_times: float  # how many slow plain calls must still fit in after leaving a batch
     least_chance: float  # a batch that is less likely than this to be done before it is left is not begun
     timeouts: Timeouts
@@ -100,7 +106,14 @@ def load(path: Path | None = None) -> Policy:
         raise _mistake(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise _mistake(f"{path}: {error}") from error
-    return _policy(_Table(data, str(path)))
+    return _policy(_Table(data if path == SHIPPED else _up_to_date(data), str(path)))
+
+
+def _up_to_date(data: dict[str, Any]) -> dict[str, Any]:
+    """The policy with the shipped numbers for what was not known when its file was written."""
+    shipped = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
+    tables = [name for name in NEWER if isinstance(data.get(name), dict)]
+    return data | {name: {key: shipped[name][key] for key in NEWER[name]} | data[name] for name in tables}
 
 
 def _mistake(message: str) -> UsageError:
@@ -164,6 +177,7 @@ def _policy(top: _Table) -> Policy:
         name=name,
         confidence_z=NormalDist().inv_cdf(confidence),
         cancel_s=leave.number("cancel_s", 0),
+        cancel_background_s=leave.number("cancel_background_s", 0),
         sync_times=leave.number("sync_times", 0),
         least_chance=leave.number("least_chance", 0, 1),
         timeouts=_timeouts(top.table("timeouts")),
@@ -192,9 +206,11 @@ def _timeouts(table: _Table) -> Timeouts:
 
 def _priors(table: _Table) -> Priors:
     first, (median, slow), batch = (_pair(table.table(key)) for key in ("first_token_s", "tokens_per_s", "batch_s"))
+    windows = {window: Spread(*_pair(table.table(key))) for window, key in WINDOWS.items()}
     table.end()
-    priors = Priors(Spread(*first), Spread(1 / median, 1 / slow), Spread(*batch))
-    if any(spread.p95 < spread.p50 for spread in (priors.first_token_s, priors.token_s, priors.batch_s)):
+    priors = Priors(Spread(*first), Spread(1 / median, 1 / slow), Spread(*batch), windows)
+    spreads = (priors.first_token_s, priors.token_s, priors.batch_s, *windows.values())
+    if any(spread.p95 < spread.p50 for spread in spreads):
         raise _mistake(f"{table.where}: 'p95' is the slow end, so it cannot be quicker than 'p50'")
     return priors
 

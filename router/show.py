@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from db.ids import copied
+from router.batching import batch, batches
+from router.diagnosis import doctor
 from router.figures import ago, count, moment, money, money_column
 from router.reporting import account, report, report_csv
 from router.terminal import (
     RIGHT,
     SHRINK,
+    WIDE,
     WRAP,
-    bar,
     clean,
     complain,
     console,
@@ -21,6 +24,7 @@ from router.terminal import (
     progress,
     say,
     sign,
+    state,
     styled,
     table,
     text,
@@ -36,23 +40,16 @@ __all__ = ["account", "batch", "batches", "complain", "console", "csv", "data", 
 
 View = Mapping[str, Any]
 
-_WIDE = 110  # from this width on there is room for the columns that can be spared
-_STYLES = {
-    "queued": "yellow", "running": "cyan", "submitted": "blue", "succeeded": "green", "failed": "red",
-    "cancelled": "dim", "sent": "cyan", "ok": "green", "expired": "yellow", "unknown": "magenta", "packed": "yellow",
-    "uploaded": "yellow", "unsure": "magenta", "ended": "cyan", "imported": "green",
-}  # fmt: skip
-
-
-def state(word: str) -> "RenderableType":
-    """A state in its colour."""
-    return styled(word, _STYLES.get(word, ""))
-
 
 def plan(steps: Sequence[View]) -> str:
     """The lanes of a plan in order: "batch → sync"; a tier that is not the usual one is named."""
-    words = [step["lane"] + (f" {step['tier']}" if step["tier"] != "default" else "") for step in steps]
+    words = [" ".join([step["lane"], *_special(step)]) for step in steps]
     return f" {sign('→', '->')} ".join(words)
+
+
+def _special(step: View) -> list[str]:
+    """The window of a step, and its tier where that is not the usual one."""
+    return [word for word in (step.get("window"), step["tier"]) if word and word != "default"]
 
 
 # ---- decisions ----
@@ -64,7 +61,7 @@ def decision(value: View, since: datetime | None = None) -> None:
     tokens = value["expected_output_tokens"]
     out.print(clean(value["reason"]))
     out.print()
-    out.print(_options(value, since, wide=out.width >= _WIDE))
+    out.print(_options(value, since, wide=out.width >= WIDE))
     out.print()
     out.print(
         fields(
@@ -134,8 +131,10 @@ def _attempts(view: View, now: datetime) -> "Table":
     for one, cost in zip(attempts, money_column([one["cost_usd"] for one in attempts]), strict=True):
         took = span(one["total_ms"] / 1000) if one["total_ms"] is not None else "-"
         tokens = f"{one['tokens']['input'] or 0:,}+{one['tokens']['output'] or 0:,}" if one["tokens"] else "-"
-        lane = one["lane"] + (f" {one['tier']}" if one["tier"] not in ("default", "standard") else "")
-        made.add_row(str(one["n"]), state(one["state"]), lane, ago(one["sent_at"], now), took, tokens, cost,
+        lane = one["lane"] + (f" {one['tier']}" if one["tier"] not in ("default", "standard", one["lane"]) else "")
+        n, again = copied(one["n"])
+        number = f"{n} again" if again else str(n)
+        made.add_row(number, state(one["state"]), lane, ago(one["sent_at"], now), took, tokens, cost,
                      styled(_note(one, view["error"]), "dim"))  # fmt: skip
     return made
 
@@ -184,7 +183,7 @@ def jobs(page: View) -> None:
     if not page["jobs"]:
         say("no jobs")
         return
-    wide = out.width >= _WIDE
+    wide = out.width >= WIDE
     made = table(("job", {"min_width": 26}), "state", "lane", *(["class"] if wide else []), ("model", SHRINK),
                  ("submitted", RIGHT), ("cost", RIGHT), *([("key", SHRINK)] if wide else []))  # fmt: skip
     for one, cost in zip(page["jobs"], money_column([one["cost_usd"] for one in page["jobs"]]), strict=True):
@@ -196,51 +195,7 @@ def jobs(page: View) -> None:
         say(f"older ones: --after {page['next']}")
 
 
-# ---- batches ----
-
-
-def batches(rows: Sequence[View]) -> None:
-    """Provider batches, newest first, with how far each is."""
-    out, now = console(), datetime.now(UTC)
-    if not rows:
-        say("no batches")
-        return
-    wide = out.width >= _WIDE
-    made = table(("batch", {"min_width": 26}), "state", ("model", SHRINK), ("done", RIGHT), "", ("packed", RIGHT),
-                 *(["at the provider"] if wide else []))  # fmt: skip
-    for row in rows:
-        there = f"{row['status'] or ''} {row['provider_batch_id'] or ''}".strip()
-        made.add_row(row["id"], state(row["state"]), clean(row["model"]), f"{row['done']:,}/{row['rows']:,}",
-                     bar(row["done"], row["rows"]), ago(row["packed_at"], now),
-                     *([styled(there, "dim")] if wide else []))  # fmt: skip
-    out.print(made)
-
-
-def batch(row: View) -> None:
-    """One provider batch: where it is, when it is looked at next, and how its jobs stand."""
-    out, now = console(), datetime.now(UTC)
-    times = [(word, row[f"{name}_at"]) for word, name in (
-        ("packed", "packed"), ("sent", "submitted"), ("cancel asked", "cancel"), ("ended", "ended"),
-        ("imported", "imported"), *([] if row["ended_at"] else [("runs out", "expires")]),
-    )]  # fmt: skip
-    held = ", ".join(f"{number:,} {word}" for word, number in row["jobs"].items() if number)
-    ended = row["state"] == "imported"
-    about: list[tuple[str, RenderableType | None]] = [
-        ("batch", row["id"]),
-        ("state", state(row["state"])),
-        ("model", f"{row['model']} at {row['provider']}"),
-        ("there", f"{row['status'] or ''} {row['provider_batch_id'] or ''}".strip() or None),
-        ("done", f"{row['done']:,} of {row['rows']:,}"),
-        ("jobs", held or None),
-        *((word, moment(time, now)) for word, time in times if time),
-        ("leave by", moment(row["leave_by"], now) if row["leave_by"] and not ended else None),
-        ("next look", moment(row["next_poll_at"], now) if not ended else None),
-        ("error", styled(row["error"], "red") if row["error"] else None),
-    ]
-    out.print(fields(about))
-
-
-# ---- policy and doctor ----
+# ---- policy ----
 
 
 def policy(view: View) -> None:
@@ -260,38 +215,7 @@ def policy(view: View) -> None:
     numbers = [
         (name, ", ".join(f"{key} {value:g}" for key, value in view[name].items())) for name in ("leave", "timeouts")
     ]
-    priors = [(name, f"p50 {span(one['p50'])}, p95 {span(one['p95'])}") for name, one in view["priors"].items()]
+    named = {name: one for name, one in view["priors"].items() if name != "windows_s"}
+    named |= {f"background {name}": one for name, one in view["priors"]["windows_s"].items()}
+    priors = [(name, f"p50 {span(one['p50'])}, p95 {span(one['p95'])}") for name, one in named.items()]
     out.print(fields([*numbers, *priors]))
-
-
-def doctor(view: View) -> None:
-    """What was looked at, then every problem with what to do."""
-    out, now = console(), view["settings"]
-    base, account_ = view["database"], view["account"]
-    config = f"{now['config']}{'' if now['config_exists'] else ' (not there: defaults)'}"
-    pairs: list[tuple[str, RenderableType | None]] = [
-        ("config", config),
-        ("keys", ", ".join(f"{name} {word}" for name, word in now["keys"].items())),
-        ("policy", now["policy"] or "shipped"),
-        ("limits", f"{now['concurrency']} calls at a time, lease {span(now['lease_seconds'])}, "
-                   f"grace {span(now['grace_seconds'])}, poll every {span(now['poll_seconds'])}"),
-        ("database", f"{base['path']}, schema {base['schema']}, mode {base['mode']}" if base else None),
-    ]  # fmt: skip
-    out.print(fields(pairs + [(one["provider"], _provider(one)) for one in view["providers"]]))
-    if account_:
-        out.print()
-        account(account_)
-    if view["rescued"]:
-        out.print(f"{count(view['rescued'], 'job')} of dead processes taken back")
-    out.print()
-    for problem in view["problems"]:
-        out.print(styled(f"{sign('✗', 'x')} {problem}", "red"))
-    if view["ok"]:
-        out.print(styled(f"{sign('✓', '+')} all is well", "green"))
-
-
-def _provider(one: View) -> str:
-    key = f"key {one['key']}" + {True: " and accepted", False: ", REFUSED", None: ""}[one["key_accepted"]]
-    api = {True: "has a Batch API", False: "no Batch API", None: ""}[one["batch_api"]]
-    there = "reachable" if one["reachable"] else "NOT REACHABLE"
-    return ", ".join(word for word in (one["base_url"], there, key, api) if word)

@@ -32,7 +32,7 @@ class Status:
 
     def draw(self) -> None:
         """Show how far it is now."""
-        if self._moves and self._what and _in_front():
+        if self._moves and self._what and in_front():
             words = f"{self._what} · {self._progress()}"[: columns(sys.stderr) - 1]
             tolerant(sys.stderr).write(f"\r{words}\x1b[K")
             sys.stderr.flush()
@@ -58,7 +58,7 @@ class Status:
         self.erase()
 
 
-def _in_front() -> bool:
+def in_front() -> bool:
     """A job in the background of a shell does not write over what its user types."""
     try:
         return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()

@@ -19,6 +19,12 @@ RIGHT: Mapping[str, Any] = {"justify": "right"}
 WRAP: Mapping[str, Any] = {"no_wrap": False, "overflow": "fold"}
 SHRINK: Mapping[str, Any] = {"no_wrap": False}  # the first to give way where there is little room
 
+WIDE = 110  # columns of a terminal from which on there is room for what can be spared
+_STATES = {
+    "queued": "yellow", "running": "cyan", "submitted": "blue", "succeeded": "green", "failed": "red",
+    "cancelled": "dim", "sent": "cyan", "ok": "green", "expired": "yellow", "unknown": "magenta", "packed": "yellow",
+    "uploaded": "yellow", "unsure": "magenta", "ended": "cyan", "imported": "green",
+}  # fmt: skip
 _PIPE_WIDTH = 1000  # columns of a pipe: what reads it wants lines, not a layout
 
 
@@ -129,6 +135,11 @@ def styled(words: str, style: str) -> "RenderableType":
     from rich.text import Text
 
     return Text(clean(words), style=style)
+
+
+def state(word: str) -> "RenderableType":
+    """A state in its colour."""
+    return styled(word, _STATES.get(word, ""))
 
 
 def fields(pairs: Iterable[tuple[str, "RenderableType | None"]]) -> "Table":

@@ -67,9 +67,10 @@ async def work(database: str, url: str, folder: str) -> None:
     from db.engine import connect
     from jobs import batch, importing, polling, worker
     from jobs.context import Context
-    from jobs.providers import Endpoint
+    from jobs.providers import Endpoint, openai_background
 
     batch._SOON_S, polling._FIRST_POLL_S = 0.2, 0.05
+    openai_background.POST_SECONDS = 3.0
     importing._ROWS_A_WRITE = 5
     store = connect(database)
     endpoints = {

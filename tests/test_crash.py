@@ -30,8 +30,8 @@ ANTHROPIC = "jobs.providers.anthropic_batch:AnthropicBatches"
 PROMPTS = [f"Name the capital of country number {n}, in one word." for n in range(14)]
 
 FILES: list[Point] = [
-    ("before", "db.batches:pack", 1),
-    ("after", "db.batches:pack", 1),
+    ("before", "db.packing:pack", 1),
+    ("after", "db.packing:pack", 1),
     ("after", "db.batches:intend_upload", 1),
     ("before", f"{OPENAI}.upload", 1),
     ("after", f"{OPENAI}.upload", 1),

@@ -1,5 +1,6 @@
 """Tokens, answer lengths and lane times before the call."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,7 +213,7 @@ def test_sizes_are_ordered_steps_within_the_cap(prompt: str, cap: int | None) ->
 
 
 def weigh(has_batch: bool | None) -> Estimates:
-    def cost(usage: Usage, lane: Lane) -> int:
+    def cost(usage: Usage, lane: Lane, window: str | None) -> int:
         return (usage.input + 10 * usage.output) // (2 if lane is Lane.BATCH else 1)
 
     return estimate(Size(1000, 100, 200), cost=cost, has_batch=has_batch, priors=PRIORS)
@@ -225,6 +226,27 @@ def test_each_lane_has_its_cost_and_its_finish() -> None:
     assert (batch.cost_nano, batch.cost_p90_nano) == (1000, 1500)
     assert (sync.finish_p50_s, sync.finish_p95_s) == (1 + 100 / 50, 5 + 200 / 10)
     assert (batch.finish_p50_s, batch.finish_p95_s) == (2400, 43_200)
+
+
+def test_each_window_of_the_background_lane_is_an_estimate_of_its_own() -> None:
+    def cost(usage: Usage, lane: Lane, window: str | None) -> int:
+        return usage.output * {"2h": 7, "8h": 6}.get(window or "", 10)
+
+    priors = replace(PRIORS, windows_s={"2h": Spread(60, 120), "8h": Spread(200, 480)})
+    size = Size(1000, 100, 200)
+    there = {"cost": cost, "has_batch": True, "priors": priors}
+    *_, two, eight = estimate(size, **there, has_background=True, batch_wait_s=50.0).lanes
+    assert (two.lane, two.window, two.cost_nano, two.finish_p95_s) == (Lane.BACKGROUND, "2h", 700, 120)
+    assert (eight.lane, eight.window, eight.cost_p90_nano, eight.finish_p50_s) == (Lane.BACKGROUND, "8h", 1200, 200)
+    assert [lane.window for lane in estimate(size, **there).lanes] == [None, None, None]
+
+
+def test_the_wait_before_a_batch_is_part_of_its_finish() -> None:
+    batch = estimate(Size(1, 1, 1), cost=lambda *_: 1, has_batch=True, priors=PRIORS, batch_wait_s=1000.0).lanes[-1]
+    assert (batch.finish_p50_s, batch.finish_p95_s) == (3400, 44_200)
+    assert batch.chance(1000.0) == 0.0
+    assert batch.chance(3400.0) == pytest.approx(0.5)
+    assert batch.quantile(0) == 3400
 
 
 @pytest.mark.parametrize("has_batch", [None, True, False])

@@ -54,6 +54,7 @@ def loaded(code: str) -> set[str]:
         ("import router.cli.app", HEAVY),
         ("import router", HEAVY),
         ("import jobs.worker, jobs.runner, jobs.batch", DEFERRED),
+        ("import router.working, jobs.fleet", DEFERRED),
         ("from router import Router", DEFERRED),
         ("import db.lookup, db.queue", DEFERRED | {"pydantic_settings", "httpx2"}),
     ],

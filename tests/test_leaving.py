@@ -192,6 +192,7 @@ def test_continue_goes_on_with_the_next_try(world: World) -> None:
     world.even()
 
 
+@pytest.mark.both
 def test_leaving_while_the_next_try_is_opened_ends_the_job(world: World) -> None:
     world.sandbox.faults([BUSY | {"times": 1}])
 

@@ -27,16 +27,20 @@ def facts(**given: Any) -> Facts:
     return Facts.of(request, Size(1000, 300, 700), provider="openai", has_batch=None)._replace(**given)
 
 
-def way(given: Facts, *, policy: Policy = POLICY, nano: int | None = 100, batch: float = 0.5) -> Decision:
-    """Decides at `nano` a token, a batch at `batch` of it."""
+def way(
+    given: Facts, *, policy: Policy = POLICY, nano: int | None = 100, batch: float = 0.5, wait_s: float = 0
+) -> Decision:
+    """Decides at `nano` a token, a batch at `batch` of it and after `wait_s`."""
 
-    def cost(usage: Usage, lane: Lane) -> int | None:
-        return (
-            None if nano is None else int((usage.input + 5 * usage.output) * nano * (batch if lane == "batch" else 1))
-        )
+    shares = {Lane.BATCH: batch, "2h": 0.7, "8h": 0.6}
 
+    def cost(usage: Usage, lane: Lane, window: str | None) -> int | None:
+        share = shares.get(window or lane, 1)
+        return None if nano is None else int((usage.input + 5 * usage.output) * nano * share)
+
+    there = {"has_batch": given.has_batch, "has_background": given.has_background}
     size = Size(given.input_tokens, given.output_p50, given.output_p90)
-    return decide(given, estimate(size, cost=cost, has_batch=given.has_batch, priors=policy.priors), policy, NOW)
+    return decide(given, estimate(size, cost=cost, priors=policy.priors, batch_wait_s=wait_s, **there), policy, NOW)
 
 
 def lanes(decision: Decision) -> list[str]:
@@ -238,6 +242,7 @@ ANY_FACTS = st.builds(
     priority=st.integers(-1000, 1000),
     tags=st.sampled_from([(), (("team", "search"),)]),
     has_batch=st.sampled_from([None, True, False]),
+    has_background=st.booleans(),
 )
 PRICE = st.none() | st.integers(0, 100_000)
 

@@ -47,6 +47,12 @@ BY_HAND = [
     ("gpt-6-sol", Usage(272_000, 1000), Lane.SYNC, None, 272_000 * 2000 + 1000 * 10_000),
     ("gpt-6-sol", Usage(272_001, 1000), Lane.SYNC, None, 272_001 * 4000 + 1000 * 15_000),
     ("gpt-6-sol", Usage(272_001, 1000), Lane.BATCH, None, (272_001 * 4000 + 1000 * 15_000) // 2),
+    ("gpt-6-luna", Usage(1000, 500), Lane.BACKGROUND, "2h", 245_000),
+    ("gpt-6-luna", Usage(1000, 500), Lane.BACKGROUND, "8h", 210_000),
+    ("gpt-6-luna", Usage(1000, 500), Lane.BACKGROUND, None, 350_000),
+    ("gpt-6-luna", Usage(1000, 500), Lane.BACKGROUND, "default", 350_000),
+    ("gpt-6-luna", Usage(1000, 500, cached=800), Lane.BACKGROUND, "2h", (200 * 100 + 800 * 10 + 500 * 500) * 7 // 10),
+    ("gpt-6-sol", Usage(272_001, 1000), Lane.BACKGROUND, "8h", (272_001 * 4000 + 1000 * 15_000) * 6 // 10),
     ("claude-haiku-5-5", Usage(1000, 100, 500, 300), Lane.SYNC, None, 200 * 100 + 500 * 10 + 300 * 125 + 100 * 500),
     ("claude-haiku-5-5", Usage(1000, 100, 500, 300), Lane.BATCH, "batch", 56_250),
     ("claude-opus-5", Usage(1000, 100), Lane.SYNC, "standard", 1000 * 5000 + 100 * 25_000),
@@ -65,6 +71,16 @@ def test_by_hand(model: str, usage: Usage, lane: Lane, tier: str | None, nano: i
 def test_rounds_half_to_even_once() -> None:
     assert cost("gpt-5", Usage(1, 0, cached=1), tier="flex").nano == 62  # 62.5
     assert cost("gpt-5", Usage(3, 0, cached=3), tier="flex").nano == 188  # 187.5
+    assert cost("gpt-6-luna", Usage(75, 0, cached=75), Lane.BACKGROUND, "2h").nano == 525
+    assert cost("gpt-5.4", Usage(1, 0, cached=1), Lane.BACKGROUND, "2h").nano == 175
+
+
+def test_a_window_is_a_published_share_of_a_published_price() -> None:
+    found = cost("gpt-6-luna", Usage(7, 3), Lane.BACKGROUND, "2h")
+    assert (found.nano, found.source) == (1540, COMPUTED)
+    assert found.name.endswith("gpt-6-luna standard × 0.7, window 2h")
+    assert cost("gpt-6-luna", Usage(7, 3), Lane.BACKGROUND, "8h", own=False).source is ASSUMED
+    assert cost("gpt-4.1", Usage(7, 3), Lane.BACKGROUND, "8h").name.endswith("gpt-4.1 standard × 0.6, window 8h")
 
 
 def test_ten_requests_are_not_one_large_one() -> None:
@@ -83,7 +99,6 @@ def test_a_tier_without_a_price_is_standard_and_assumed() -> None:
     assert cost("gpt-4o", Usage(1000, 100), tier="flex").nano == 3_500_000
     assert cost("gpt-4o", Usage(1000, 100), tier="flex").source is ASSUMED
     assert cost("gpt-6-luna", Usage(1000, 500), tier="ultrafast").source is ASSUMED
-    assert cost("gpt-6-luna", Usage(1000, 500), Lane.BACKGROUND).source is ASSUMED
 
 
 def test_anthropics_priority_tier_is_not_its_fast_mode() -> None:

@@ -26,7 +26,8 @@ def facts(**given: Any) -> Facts:
 
 def way(given: Facts, policy: Policy) -> Decision:
     size = Size(given.input_tokens, given.output_p50, given.output_p90)
-    lanes = estimate(size, cost=lambda usage, lane: None, has_batch=given.has_batch, priors=policy.priors)
+    there = {"has_batch": given.has_batch, "has_background": given.has_background}
+    lanes = estimate(size, cost=lambda usage, lane, window: None, priors=policy.priors, **there)
     return decide(given, lanes, policy, NOW)
 
 
@@ -70,6 +71,7 @@ def test_every_condition_is_a_fact_and_is_explained_in_the_file() -> None:
     [
         ("interactive = true", {"interactive": True}, {}),
         ("has_batch = true", {"has_batch": True}, {"has_batch": None}),
+        ("has_background = true", {"has_background": True}, {}),
         ("output_p50_below = 100", {"output_p50": 99}, {"output_p50": 100}),
         ("input_tokens_at_least = 100", {"input_tokens": 100}, {"input_tokens": 99}),
         ("priority = 5", {"priority": 5}, {"priority": 6}),
@@ -124,7 +126,7 @@ def test_a_rule_can_refuse(policy: Any) -> None:
         (rule(when="{ priority = 1.5 }", **{"class": '"short"'}), "'priority' must be a whole number"),
         (rule(when="{ model = [1] }", **{"class": '"short"'}), "'model' must be a text"),
         (rule(**{"class": '"fast"'}), "'class' must be one of interactive-long, short"),
-        (rule(lane='"background"'), "'lane' must be one of stream, sync, batch"),
+        (rule(lane='"siding"'), "'lane' must be one of stream, sync, batch, background"),
         (rule(), "no effect"),
         (rule(clas='"short"', refuse="true"), "unknown key 'clas'"),
         ('[[rule]]\nclass = "short"\n', "rule 1: 'name' is missing"),

@@ -81,6 +81,7 @@ def unknown(world: World) -> None:
 # ---- what goes well ----
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("model", ["gpt-6-luna", CLAUDE])
 @pytest.mark.parametrize("lane", LANES)
 def test_an_answer(world: World, lane: str, model: str) -> None:
@@ -234,6 +235,7 @@ def test_one_that_does_not_is_asked_for_once_more(world: World, lane: str) -> No
     world.even()
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("lane", LANES)
 def test_one_that_never_does_fails_with_its_text(world: World, lane: str) -> None:
     faults(world, {"kind": "length"})

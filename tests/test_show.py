@@ -49,7 +49,8 @@ BATCH = {
     "rows": 50_000,
     "done": 12_345, "status": "in_progress", "provider_batch_id": "batch_1", "packed_at": AT, "submitted_at": AT,
     "cancel_at": None, "ended_at": None, "imported_at": None, "expires_at": AT, "leave_by": None, "next_poll_at": AT,
-    "error": "busy", "jobs": {"submitted": 50_000},
+    "error": "busy", "jobs": {"submitted": 50_000}, "cost_usd": "1.25", "expected_usd": "12", "at_risk_usd": "30.5",
+    "eta_at": AT, "eta_by": "history",
 }  # fmt: skip
 
 
@@ -65,6 +66,27 @@ def test_money_has_at_most_six_decimals_and_unknown_is_not_zero(usd: str | None,
 def test_a_column_of_money_has_one_number_of_decimals() -> None:
     assert figures.money_column(["0.5", "0.000012", None, "0"]) == ["$0.500000", "$0.000012", "unknown", "$0"]
     assert figures.money_column(["1200", "0.000012"]) == ["$1,200.00", "<$0.01"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (12_345, "12.3k"),
+        (50_000, "50k"),
+        (999_499, "999k"),
+        (999_900, "1M"),
+        (1_250_000, "1.25M"),
+    ],
+)
+def test_counts_of_a_narrow_column_are_short(number: int, words: str) -> None:
+    assert figures.short(number) == words
+
+
+@given(st.integers(0, 10**12 - 10**9))
+def test_no_count_is_longer_than_six_signs(number: int) -> None:
+    assert len(figures.short(number)) <= 6
 
 
 @given(st.integers(0, 10**15))
@@ -99,8 +121,8 @@ def test_every_table_fits_its_terminal_and_says_what_matters(
     show.batch(BATCH)
     drawn = capsys.readouterr().out
     assert max(len(line) for line in drawn.splitlines()) <= columns
-    for words in ("batch → sync flex", "taken", "40 min", "unknown", "[bold]cut[/bold]", "12,345/50,000", JOB["id"],
-                  "may have cost up", "answer (truncated)"):  # fmt: skip
+    for words in ("batch → sync flex", "taken", "40 min", "unknown", "[bold]cut[/bold]", "12,345 of 50,000", "~$13.25",
+                  JOB["id"], "may have cost up", "answer (truncated)"):  # fmt: skip
         assert str(words) in drawn
     assert "\x1b" not in drawn
 

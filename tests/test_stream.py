@@ -42,6 +42,7 @@ async def every(feed: Feed) -> list[Event]:
     return [event async for event in feed.read()]
 
 
+@pytest.mark.both
 def test_a_carried_job_is_heard_by_all_who_read_its_feed(world: World) -> None:
     async def test() -> None:
         async with process(world) as context:
@@ -71,6 +72,7 @@ def test_a_reader_who_stops_at_the_end_changes_nothing(world: World) -> None:
 # ---- in the middle of the settlement ----
 
 
+@pytest.mark.both
 @pytest.mark.parametrize(
     ("fault", "state", "attempt"),
     [

@@ -1,4 +1,4 @@
-"""batches list, show and cancel."""
+"""batches list, show, cancel, adopt and resubmit."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +7,9 @@ import typer
 if TYPE_CHECKING:
     from db.engine import Store
 
-app = typer.Typer(no_args_is_help=True, help="Look at provider batches, and cancel them.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at provider batches, cancel them, and decide for those that stand still."
+)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="A batch: its id, the beginning of it, or the provider's own.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -15,9 +17,11 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1, max=1000)] = 50, json: Json = False
+    background: Annotated[bool, typer.Option("--background", help="Responses in the background, a row each.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1, max=1000)] = 50,
+    json: Json = False,
 ) -> None:
-    """Batches, newest first, with how far each is.
+    """Batches, newest first: how far each is, when it may end, what it cost (with ~: may cost in all).
 
     Examples:
 
@@ -30,13 +34,13 @@ def list_(
     from router.opening import open_store
 
     with closing(open_store()) as store:
-        rows = reports.batches(store, limit)
+        rows = _told(store, reports.batches(store, limit, "background" if background else "batch"))
     show.data({"batches": rows}) if json else show.batches(rows)
 
 
 @app.command("show")
 def show_(batch: Id, json: Json = False) -> None:
-    """One batch: where it is, when it is looked at next, how its jobs stand.
+    """One batch: where it is, when it may end, when it is looked at next, how its jobs stand, what it costs.
 
     Examples:
 
@@ -48,7 +52,7 @@ def show_(batch: Id, json: Json = False) -> None:
     from router.opening import open_store
 
     with closing(open_store()) as store:
-        row = _find(store, batch)
+        (row,) = _told(store, [_find(store, batch)])
     show.data(row) if json else show.batch(row)
 
 
@@ -71,6 +75,95 @@ def cancel(batch: Id, json: Json = False) -> None:
         show.data(result)
     there = "; a worker cancels it at the provider (`shunter worker --once`)" if result["at_provider"] else ""
     show.say(f"{result['jobs_cancelled']:,} jobs cancelled{there}")
+
+
+@app.command()
+def adopt(
+    batch: Id,
+    provider_id: Annotated[str, typer.Argument(metavar="PROVIDER_ID", help="The batch at the provider.")],
+    force: Annotated[bool, typer.Option("--force", help="On your word, where nothing shows whose it is.")] = False,
+    json: Json = False,
+) -> None:
+    """Tell a batch whose create got no clear answer which one at the provider it is; a worker then goes on with it.
+
+    Its metadata, its file or its results must show that it is this batch's.
+
+    Examples:
+
+      shunter batches adopt 06a3tq batch_68f1
+    """
+    from contextlib import closing
+
+    from router import show, stuck
+    from router.opening import open_store
+
+    with closing(open_store()) as store:
+        row = _find(store, batch)
+    result = stuck.adopt(row["id"], provider_id, force=force)
+    if json:
+        show.data(result)
+    show.say(f"batch {row['id']} is {provider_id}, which is {result['status']}; a worker polls and imports it")
+
+
+@app.command()
+def resubmit(
+    batch: Id,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Send the open rows of a batch again that is unsure, forgotten or stuck. They may be paid twice.
+
+    Their tries stay on the ledger as unknown, with what they may have cost at risk; late answers still settle them.
+
+    Examples:
+
+      shunter batches resubmit 06a3tq
+    """
+    from contextlib import closing
+
+    from db.money import usd
+    from router import show, stuck
+    from router.opening import open_store
+
+    with closing(open_store()) as store:
+        row = _find(store, batch)
+        found = stuck.cost_of_resubmit(store, row["id"])
+    risk = f"up to {show.money(usd(found.at_risk_nano))}" if found.at_risk_nano else "they"
+    _agree(f"{found.jobs:,} jobs are sent again: {risk} may be paid twice", yes=yes)
+    result = stuck.resubmit(row["id"])
+    if json:
+        show.data(result)
+    there = {True: "; it is cancelled at the provider", None: ""}
+    told = there.get(result["cancelled"], "; the provider could not be told to stop it")
+    show.say(f"{result['jobs_queued']:,} jobs queued: {risk} may be paid twice{told}")
+
+
+def _agree(what: str, *, yes: bool) -> None:
+    """Ask at a terminal; elsewhere only --yes will do. Refused when it is not wanted."""
+    import sys
+
+    from jobs.errors import Refused
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused(f"{what}; --yes does it", code="not_confirmed")
+    if not typer.confirm(f"{what}. Go on?", err=True):
+        raise Refused("nothing was changed", code="not_confirmed")
+
+
+def _told(store: "Store", rows: "list[dict[str, Any]]") -> "list[dict[str, Any]]":
+    """With what is only known by looking at their attempts and at earlier batches."""
+    from datetime import UTC, datetime
+
+    from db.progress import PRIORS, Prior, Priors, told
+    from router import rules
+    from router.settings import load
+
+    priors = rules.load(load().policy).priors
+    windows: Priors = {window: Prior(one.p50, one.p95) for window, one in priors.windows_s.items()}
+    mine: Priors = {**PRIORS, **windows, None: Prior(priors.batch_s.p50, priors.batch_s.p95)}
+    return told(store, rows, datetime.now(UTC), mine)
 
 
 def _find(store: "Store", word: str) -> dict[str, Any]:

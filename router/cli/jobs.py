@@ -17,29 +17,44 @@ State = Annotated[
     str | None, typer.Option("--state", help="queued, running, submitted, succeeded, failed or cancelled.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Error = Annotated[str | None, typer.Option("--error", metavar="CODE", help="Only those that failed of this.")]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Only those of this model.")]
+InBatch = Annotated[str | None, typer.Option("--batch", metavar="ID", help="Only those with a row in this batch.")]
+Since = Annotated[str | None, typer.Option("--since", help="Submitted since: 7d, 24h or an ISO time.")]
 
 
 @app.command("list")
 def list_(
     state: State = None,
+    by: Annotated[str | None, typer.Option("--by", help="error: grouped by what they failed of.")] = None,
+    error: Error = None,
+    model: Model = None,
+    batch: InBatch = None,
+    since: Since = None,
     after: Annotated[str | None, typer.Option("--after", help="Older than this job: the `next` of a page.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Jobs on the page.", min=1, max=1000)] = 50,
     json: Json = False,
 ) -> None:
-    """Jobs, newest first.
+    """Jobs, newest first; or why they failed, most frequent first, and whether trying again can help.
 
     Examples:
 
       shunter jobs list --state failed
+
+      shunter jobs list --state failed --by error
     """
     from contextlib import closing
 
     from db import lookup
-    from router import show
+    from router import show, triaging
     from router.opening import open_store
 
     with closing(open_store()) as store:
-        page = lookup.jobs(store, state=_known_state(state), after=after, limit=limit)
+        which = triaging.which(store, _known_state(state), error, model, batch, since)
+        if by is not None:
+            triaging.grouped(store, which, by, json=json)
+            return
+        page = lookup.jobs(store, which=which.where(), after=after, limit=limit)
     show.data(page) if json else show.jobs(page)
 
 
@@ -90,16 +105,41 @@ def cancel(ids: Ids, json: Json = False) -> None:
 
 
 @app.command()
-def retry(ids: Ids, json: Json = False) -> None:
-    """Queue failed or cancelled jobs again.
+def retry(
+    ids: Annotated[list[str] | None, typer.Argument(help="Jobs: ids, beginnings, or client keys.")] = None,
+    state: Annotated[str, typer.Option("--state", help="failed or cancelled.")] = "failed",
+    error: Error = None,
+    model: Model = None,
+    batch: InBatch = None,
+    since: Since = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of that state.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many there are; change nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Queue failed or cancelled jobs again: those named, or all that failed of the same thing.
 
     Examples:
 
       shunter jobs retry invoice-17
-    """
-    from db import queue
 
-    _move(ids, queue.retry, "queued", "neither failed nor cancelled: left as they are", json=json)
+      shunter jobs retry --error http_500 --since 24h --dry-run
+    """
+    from contextlib import closing
+
+    from db import queue
+    from jobs.errors import UsageError
+    from router import triaging
+    from router.opening import open_store
+
+    group = bool(error or model or batch or since or everything)
+    if bool(ids) == group or (ids and dry_run):
+        raise UsageError("name jobs, or a group of them: --error, --model, --batch, --since or --all", code="which")
+    if ids:
+        _move(ids, queue.retry, "queued", "neither failed nor cancelled: left as they are", json=json)
+        return
+    with closing(open_store()) as store:
+        which = triaging.which(store, _known_state(state), error, model, batch, since)
+        triaging.retry(store, which, dry_run=dry_run, json=json)
 
 
 @app.command()
@@ -131,7 +171,7 @@ def wait(
 @app.command()
 def export(
     state: State = None,
-    since: Annotated[str | None, typer.Option("--since", help="Submitted since: 7d, 24h or an ISO time.")] = None,
+    since: Since = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="A new file, for its owner only.")] = None,
 ) -> None:
     """Jobs with their answers as JSONL, in the order they came in.
@@ -144,12 +184,13 @@ def export(
     from datetime import UTC, datetime
 
     from router import show
+    from router.exporting import export_to
     from router.opening import open_store
     from router.when import moment
 
     start = moment(since, datetime.now(UTC), past=True) if since else None
     with closing(open_store()) as store:
-        count = _export(store, _known_state(state), start, output)
+        count = export_to(store, _known_state(state), start, output)
     if output:
         show.say(f"{count:,} job{'' if count == 1 else 's'} written to {output}")
 
@@ -230,32 +271,3 @@ def _wait(store: "Store", ids: list[str], limit: float | None) -> dict[str, str]
             if limit is not None and monotonic() - began >= limit:
                 raise ShunterError(f"not final in time: {len(left)} of {len(ids)}; they go on", code="timeout")
             sleep(0.25)
-
-
-def _export(store: "Store", state: str | None, since: "datetime | None", path: str | None) -> int:
-    """Write the lines; how many."""
-    import os
-    import sys
-    from contextlib import ExitStack
-
-    from orjson import dumps
-
-    from db import reports
-    from jobs.errors import UsageError
-    from router import show
-
-    lines, count = sys.stdout.buffer, 0
-    with ExitStack() as stack:
-        if path:
-            try:
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            except OSError as error:
-                raise UsageError(f"{path} cannot be written: {error.strerror}") from None
-            lines = stack.enter_context(os.fdopen(handle, "wb"))
-        told = stack.enter_context(show.progress("exporting")) if path else None
-        for count, row in enumerate(reports.export(store, state, since), start=1):
-            lines.write(dumps(row) + b"\n")
-            if told:
-                told(count)
-        lines.flush()
-    return count

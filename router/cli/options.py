@@ -53,7 +53,7 @@ Key = Annotated[
 ]
 Lane = Annotated[
     str | None,
-    typer.Option("--lane", help="Force a lane: stream, sync or batch.", rich_help_panel=_ROUTE),
+    typer.Option("--lane", help="Force a lane: stream, sync, background or batch.", rich_help_panel=_ROUTE),
 ]
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", help="The most a request may cost, in USD.", rich_help_panel=_ROUTE)

@@ -1,0 +1,202 @@
+"""50,000 one-KB requests from a file to the ledger through the sandbox's Batch API, beside a bare loop.
+
+The bare loop is of the standard library alone: it ingests, shards and imports the same rows and keeps nothing for a
+crash. It runs with the same server, and without one, over answers that lie there: that one is what is wanted of us.
+SHUNTER_BENCH_ROWS=500000 adds one run of so many rows, for its memory and for how the time grows.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tests.bench.intake import fresh, make
+from tests.bench.many_streams import billed
+from tests.bench.measure import PYTHON, Cost, run, verdict
+from tests.bench.sandbox_speed import cpu_seconds, process
+from tests.bench.streaming import SANDBOX
+
+ROWS, RUNS = 50_000, 3
+MANY = int(os.environ.get("SHUNTER_BENCH_ROWS", "0"))
+
+BARE = """
+import http.client, itertools, json, os, sqlite3, sys, time, urllib.parse, uuid
+
+SHARD, PAGE = 50_000, 1000
+file, path, where, *kept = sys.argv[1:]
+db = sqlite3.connect(path, isolation_level=None)
+db.execute("PRAGMA journal_mode=WAL")
+db.execute("PRAGMA synchronous=NORMAL")
+db.execute("CREATE TABLE job (id INTEGER PRIMARY KEY, key TEXT UNIQUE, model TEXT, state TEXT)")
+db.execute("CREATE TABLE body (id INTEGER PRIMARY KEY, body TEXT)")
+db.execute("CREATE TABLE result (id INTEGER PRIMARY KEY, text TEXT, input INTEGER, output INTEGER)")
+
+
+def pages(rows):
+    rows = iter(rows)
+    while page := list(itertools.islice(rows, PAGE)):
+        yield page
+
+
+def write(statements):
+    db.execute("BEGIN IMMEDIATE")
+    for statement, values in statements:
+        db.executemany(statement, values)
+    db.execute("COMMIT")
+
+
+def ingest():
+    with open(file, "rb") as lines:
+        for page in pages(enumerate(map(json.loads, lines))):
+            jobs = [(n, row["custom_id"], row["body"]["model"], "queued") for n, row in page]
+            bodies = [(n, json.dumps(row["body"])) for n, row in page]
+            write([("INSERT INTO job VALUES (?, ?, ?, ?)", jobs), ("INSERT INTO body VALUES (?, ?)", bodies)])
+    return len(jobs) and page[-1][0] + 1
+
+
+def shard(first):
+    name = f"{path}-{first}.jsonl"
+    with open(name, "w") as out:
+        rows = db.execute("SELECT id, body FROM body WHERE id >= ? AND id < ? ORDER BY id", (first, first + SHARD))
+        for n, text in rows:
+            body = json.loads(text)
+            body["max_completion_tokens"] = body.pop("max_tokens")  # the older name is refused
+            row = {"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions", "body": body}
+            out.write(json.dumps(row) + "\\n")
+    return name
+
+
+def results(lines):
+    for page in pages(map(json.loads, lines)):
+        rows = []
+        for row in page:
+            body = row["response"]["body"]
+            usage, text = body["usage"], body["choices"][0]["message"]["content"]
+            rows.append((int(row["custom_id"]), text, usage["prompt_tokens"], usage["completion_tokens"]))
+        done = [(row[0],) for row in rows]
+        write([("INSERT INTO result VALUES (?, ?, ?, ?)", rows), ("UPDATE job SET state = 'done' WHERE id = ?", done)])
+
+
+def ask(method, path, body=None, kind="application/json"):
+    server = http.client.HTTPConnection(urllib.parse.urlsplit(where).netloc)
+    server.request(method, "/v1" + path, body, {"content-type": kind, "authorization": "Bearer sk-none"})
+    return server.getresponse()
+
+
+def upload(name):
+    mark = uuid.uuid4().hex
+    disposition = f'--{mark}\\r\\nContent-Disposition: form-data; name='
+    head = f'{disposition}"purpose"\\r\\n\\r\\nbatch\\r\\n{disposition}"file"; filename="rows.jsonl"\\r\\n\\r\\n'
+    with open(name, "rb") as content:
+        body = head.encode() + content.read() + f"\\r\\n--{mark}--\\r\\n".encode()
+    return json.load(ask("POST", "/files", body, f"multipart/form-data; boundary={mark}"))["id"]
+
+
+def finished(file_id):
+    wanted = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch, began = json.load(ask("POST", "/batches", json.dumps(wanted))), time.monotonic()
+    while batch["status"] != "completed":
+        time.sleep(0.02)
+        batch = json.load(ask("GET", f"/batches/{batch['id']}"))
+    print(time.monotonic() - began)
+    return keeping(ask("GET", f"/files/{batch['output_file_id']}/content"))
+
+
+def keeping(lines):
+    with open(kept[0] if kept else os.devnull, "ab") as out:
+        for line in lines:
+            out.write(line)
+            yield line
+
+
+def lying(first):
+    with open(where, "rb") as lines:
+        yield from itertools.islice(lines, first, first + SHARD)
+
+
+rows = ingest()
+for first in range(0, rows, SHARD):
+    name = shard(first)
+    results(finished(upload(name)) if "//" in where else lying(first))
+assert db.execute("SELECT count(*) FROM result").fetchone() == (rows,)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The runs of one round, and the CPU seconds that the sandbox needed in each of the first two."""
+
+    submit: Cost
+    work: Cost
+    beside: Cost
+    alone: Cost
+    served_us: float
+    served_bare: float
+
+
+def shunter(*arguments: str) -> list[str]:
+    """A command of ours."""
+    return [str(Path(PYTHON).with_name("shunter")), *arguments, "--json"]
+
+
+def served(use: Callable[[str], None]) -> float:
+    """Use a sandbox without delays, in a process of its own; the CPU seconds that it needed."""
+    with process(SANDBOX, json.dumps({"batch_seconds": 0})) as (port, pid):
+        before = cpu_seconds(pid)
+        use(f"http://127.0.0.1:{port}")
+        return cpu_seconds(pid) - before
+
+
+class Track:
+    """What is run over one file of requests."""
+
+    def __init__(self, folder: str, rows: int) -> None:
+        self.folder, self.rows = folder, rows
+        self.file, self.script, self.answers = (Path(folder, name) for name in ("rows.jsonl", "bare.py", "answers"))
+        make(self.file, rows)
+        self.script.write_text(BARE)
+
+    def ours(self) -> tuple[Cost, Cost, float]:
+        """Submit and one worker, from an empty database; what came of it is checked."""
+        database = fresh(self.folder, "ours")
+        costs: list[Cost] = []
+
+        def use(url: str) -> None:
+            env = os.environ | {"HOME": self.folder, "OPENAI_API_KEY": "sk-none", "OPENAI_BASE_URL": f"{url}/v1"}
+            env |= {"SHUNTER_DATABASE_URL": f"sqlite:///{database}"}
+            costs.append(run(shunter("submit", "--file", str(self.file)), env))
+            costs.append(run(shunter("worker", "--once"), env))
+            self._check(database, billed(url))
+
+        seconds = served(use)
+        return costs[0], costs[1], seconds
+
+    def _check(self, database: str, bill: int) -> None:
+        from db.engine import connect
+        from tests.lanes import balanced, settled, states
+
+        store = connect(f"sqlite:///{database}")
+        try:
+            balanced(store)
+            assert states(store) == {"succeeded": self.rows}
+            assert settled(store) == (bill, 0, 0), f"the ledger says {settled(store)}, the bill {bill}"
+        finally:
+            store.close()
+
+    def bare(self) -> tuple[Cost, float]:
+        """The bare loop with a sandbox."""
+        costs: list[Cost] = []
+        seconds = served(lambda url: costs.append(self._bare(url)))
+        return costs[0], seconds
+
+    def alone(self) -> Cost:
+        """The bare loop over answers that lie there."""
+        if not self.answers.exists():
+            served(lambda url: self._bare(url, str(self.answers)))
+        return self._bare(str(self.answers))
+
+    def _bare(self, where: str, *kept: str) -> Cost:
+        return run([PYTHON, str(self.script), str(self.file), fresh(self.folder, "bare"), where, *kept])
