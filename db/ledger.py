@@ -1,10 +1,10 @@
 """One row for each attempt that can cost money: opened before it, settled after it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, insert, literal, select, update
 
@@ -35,8 +35,7 @@ TURNED_AWAY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):  # a tuple: an import makes tens of thousands of them
     """How an attempt ended and what it cost; `cost_nano` is None if and only if the source is `unknown`."""
 
     state: AttemptState
@@ -64,7 +63,9 @@ class Charge:
     error: str | None = None
 
     @classmethod
-    def free(cls, state: AttemptState, *, code: str | None = None, error: str | None = None) -> "Charge":
+    def free(
+        cls, state: AttemptState, *, code: str | None = None, error: str | None = None, outcome: str | None = None
+    ) -> "Charge":
         """An attempt that is known to have cost nothing: refused, failed, expired or cancelled by the provider."""
         return cls(
             state,
@@ -72,6 +73,7 @@ class Charge:
             cost_source=CostSource.COMPUTED,
             standard_nano=0,
             price="not billed",
+            outcome=outcome,
             error_code=code,
             error=error,
         )
@@ -119,7 +121,7 @@ def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:
     connection.execute(_OPEN_BATCH, {"b_batch_id": batch_id, "b_now": now})
 
 
-_GIVEN: dict[str, BindParameter[Any]] = {field.name: bindparam(f"b_{field.name}") for field in fields(Charge)}
+_GIVEN: dict[str, BindParameter[Any]] = {name: bindparam(f"b_{name}") for name in Charge._fields}
 _CLOSE = Prepared(
     update(ATTEMPT)
     .where(
@@ -147,9 +149,8 @@ def close(connection: Connection, settled: Sequence[Settled], now: datetime) -> 
     A second settlement of the same attempt changes nothing, so importing a batch again is harmless.
     """
     ordered = sorted(settled, key=attrgetter("job_id", "n"))  # writers take them in one order, never in a circle
-    rows = [(one.job_id, one.n, now, *_charged(one.charge)) for one in ordered]
+    rows = [(one.job_id, one.n, now, *one.charge) for one in ordered]
     return _CLOSE.many(connection, _CLOSED, rows) if rows else 0
 
 
 _CLOSED = ("b_job_id", "b_n", "b_ended_at", *(f"b_{name}" for name in _GIVEN))
-_charged = attrgetter(*_GIVEN)

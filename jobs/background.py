@@ -36,6 +36,7 @@ async def drain(context: Context, trouble: Callable[[str], None], stop: asyncio.
     running: set[asyncio.Task[None]] = set()
     moves, packed_at = 0, float("-inf")
     said: set[str] = set()
+    busy: set[str] = set()  # what this process moves now: to take it again renews its lease
 
     async def one(batch: Batch) -> None:
         try:
@@ -44,6 +45,8 @@ async def drain(context: Context, trouble: Callable[[str], None], stop: asyncio.
             if str(error) not in said:  # one key that is not taken is one trouble, not thousands
                 trouble(f"responses in the background: {error}")
             said.add(str(error))
+        finally:
+            busy.discard(batch.id)
 
     try:
         while not stop.is_set():
@@ -52,6 +55,8 @@ async def drain(context: Context, trouble: Callable[[str], None], stop: asyncio.
                 packed_at = asyncio.get_running_loop().time()
             if len(running) <= context.concurrency // 2:
                 taken = await _take(context, context.concurrency - len(running))
+                taken = [batch for batch in taken if batch.id not in busy]
+                busy |= {batch.id for batch in taken}
                 running |= {asyncio.create_task(one(batch)) for batch in taken}
                 moves += len(taken)
             if not running:

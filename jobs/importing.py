@@ -1,7 +1,7 @@
 """The end of a batch: every row is charged and answered, tried again or failed; then the batch is closed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -21,6 +21,7 @@ from jobs.providers import BatchProvider, Remote, Row
 from jobs.retry import MAX_ATTEMPTS, counts, retry_row
 
 _ROWS_A_WRITE = 1000
+_CHARS_A_WRITE = 2_000_000  # a thousand answers may be a thousand times as long as others
 _HELD_S = 3600.0
 FULL = "token_limit_exceeded"  # OpenAI's code for a queue without room; the batch was made, and ran nothing
 _QUICK_ROUNDS, _MOST_ROUNDS = 5, 20  # in batches that never ran it
@@ -150,13 +151,16 @@ async def _close(context: Context, batch: Batch) -> None:
 
 
 async def pages(rows: AsyncIterator[Row]) -> AsyncIterator[list[Keyed]]:
+    """Rows that are ours, so many together as are written at once."""
     page: list[Keyed] = []
+    size = 0
     async for row in rows:
         if key := parse_custom_id(row.custom_id):
             page.append((*key, row))
-        if len(page) >= _ROWS_A_WRITE:
+            size += sum(len(choice.text) for choice in row.answer.choices) if row.answer else 0
+        if len(page) >= _ROWS_A_WRITE or size >= _CHARS_A_WRITE:
             yield page
-            page = []
+            page, size = [], 0
     if page:
         yield page
 
@@ -203,15 +207,20 @@ async def _settlements(context: Context, batch: Batch, rows: Sequence[Keyed]) ->
     idle = await context.db(batch_rows.never_ran, bad) if bad else {}
     onto = await context.db(plans.next_steps, bad, now) if bad else {}
     late = await context.db(batch_rows.overdue, bad, now) if bad else set()
+    charge = _charging(context, batch)
     settlements = []
     for job_id, n, row in rows:
+        if row.answer is not None and row.answer.usable and job_id not in whole:  # nearly every one
+            plain = settle.Succeeded(outcome.text_of(row.answer))
+            settlements.append(Settlement(job_id, n, charge(row.answer), plain))
+            continue
         rounds = idle.get(job_id, 0)
         end = await _ending(row, n - rounds, whole.get(job_id), now + timedelta(seconds=_rest_s(row, rounds)))
         if isinstance(end, Again) and job_id in onto:
             end = Again(now, end.code, end.error, end.result, onto[job_id])
         elif isinstance(end, Again) and not counts(row) and (job_id in late or n >= _MOST_ROUNDS):
             end = Failed(end.code, f"{end.error}; {_LATE if job_id in late else _ROUNDS}", end.result)
-        settlements.append(Settlement(job_id, n, _charge(context, batch, row), end))
+        settlements.append(Settlement(job_id, n, charge(row.answer) if row.answer else _free(row), end))
     return settlements, now
 
 
@@ -222,21 +231,30 @@ def _rest_s(row: Row, rounds: int) -> float:
     return min(60.0 * 2.0 ** (rounds - _QUICK_ROUNDS), 3600.0)
 
 
-def _charge(context: Context, batch: Batch, row: Row) -> Charge:
-    if row.answer is None:
-        states = ((row.expired, AttemptState.EXPIRED), (row.cancelled, AttemptState.CANCELLED))
-        state = next((state for is_so, state in states if is_so), AttemptState.FAILED)
-        return Charge.free(state, code=row.error_code, error=row.error)
-    endpoint = context.endpoint(batch.provider)
-    at = batch.submitted_at or context.clock.now()
-    tier = batch.completion_window or Tier.DEFAULT
-    return outcome.charge(row.answer, Lane(batch.lane), tier, batch.model, endpoint, at)
+def _charging(context: Context, batch: Batch) -> Callable[[Answer], Charge]:
+    """What says what an answer of the batch cost."""
+    at, lane, tier = (
+        batch.submitted_at or context.clock.now(),
+        Lane(batch.lane),
+        batch.completion_window or Tier.DEFAULT,
+    )
+    provider, model = batch.provider, batch.model
+
+    def charge(answer: Answer) -> Charge:
+        return outcome.charge(answer, lane, tier, model, context.endpoint(provider), at)
+
+    return charge
+
+
+def _free(row: Row) -> Charge:
+    """What a row without an answer cost: nothing."""
+    states = ((row.expired, AttemptState.EXPIRED), (row.cancelled, AttemptState.CANCELLED))
+    state = next((state for is_so, state in states if is_so), AttemptState.FAILED)
+    return Charge.free(state, code=row.error_code, error=row.error)
 
 
 async def _ending(row: Row, tries: int, whole: tuple[str, str | None, int] | None, again_at: datetime) -> Ending:
-    if row.answer is not None and row.answer.usable:
-        if whole is None:
-            return settle.Succeeded(outcome.text_of(row.answer))
+    if row.answer is not None and row.answer.usable and whole is not None:
         body, command, answered = whole
         request = Request.from_body(orjson.loads(body))
         return await postprocess.apply(outcome.ending(row.answer, request, tries, again_at, answered), command)

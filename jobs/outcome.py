@@ -1,7 +1,7 @@
 """From how a call ended to what it cost and what becomes of its job. No I/O."""
 
 import random
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -83,7 +83,7 @@ def failed_charge(error: CallError, timing: Timing | None = None, at_risk: int |
     if isinstance(error, Transient) and error.turned_away:
         ended = BUSY
     if not error.maybe_billed:
-        return replace(Charge.free(AttemptState.FAILED, code=error.code, error=str(error)), outcome=ended)
+        return Charge.free(AttemptState.FAILED, code=error.code, error=str(error), outcome=ended)
     times = asdict(timing) if timing else {}
     return Charge(AttemptState.UNKNOWN, error_code=error.code, error=str(error), request_id=error.request_id,
                   outcome=ended, at_risk_nano=at_risk, **times)  # fmt: skip

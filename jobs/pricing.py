@@ -82,12 +82,7 @@ def price(usage: Usage, *, model: str, provider: str, own: bool, lane: Lane, tie
     COMPUTED at the provider's own endpoint (`own`), ASSUMED elsewhere and where a variant's price is not published.
     Never give it the sum of several requests: some models cost twice as much above 272,000 input tokens a request.
     """
-    if at.utcoffset() is None:
-        raise ValueError(f"the time of a price needs a time zone: {at.isoformat()}")
-    moment = at if at.tzinfo is UTC else at.astimezone(UTC)
-    rates = _rates_of_day(model, provider, own, _variant(lane, tier), moment.date())
-    if rates is not None and rates.hourly:
-        rates = _rates(model, provider, own, _variant(lane, tier), moment)
+    rates = _rates_at(model, provider, own, lane, tier, at)
     return UNKNOWN if rates is None else rates.price(usage)
 
 
@@ -104,6 +99,17 @@ def _variant(lane: Lane, tier: str | None) -> str:
     if lane is Lane.BACKGROUND:
         return word if word in WINDOWS else "standard"
     return "standard" if word in PLAIN else word
+
+
+@lru_cache(maxsize=64)  # the rows of a batch have one time
+def _rates_at(model: str, provider: str, own: bool, lane: Lane, tier: str | None, at: datetime) -> _Rates | None:
+    if at.utcoffset() is None:
+        raise ValueError(f"the time of a price needs a time zone: {at.isoformat()}")
+    moment = at if at.tzinfo is UTC else at.astimezone(UTC)
+    rates = _rates_of_day(model, provider, own, _variant(lane, tier), moment.date())
+    if rates is not None and rates.hourly:
+        rates = _rates(model, provider, own, _variant(lane, tier), moment)
+    return rates
 
 
 @lru_cache(maxsize=4096)

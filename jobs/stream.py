@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import replace
 
 from db import queue
 from db.ledger import Charge
@@ -159,6 +158,6 @@ async def watch(context: Context, claim: Claim) -> AsyncGenerator[Event, None]:
 
 async def leave(context: Context, claim: Claim) -> None:
     """Cancel a job that was claimed to be watched and never was: nothing was sent."""
-    free = Charge.free(AttemptState.CANCELLED, code="cancelled", error="its reader left before it was sent")
-    charge = replace(free, outcome=Outcome.CANCELLED.value)
+    why, ended = "its reader left before it was sent", Outcome.CANCELLED.value
+    charge = Charge.free(AttemptState.CANCELLED, code="cancelled", error=why, outcome=ended)
     await finished(save(context, claim, Ended(claim.n, charge, Cancelled()), keep=True))

@@ -139,6 +139,11 @@ class _Work:
     due: Callable[[], Awaitable[datetime | None]]
     rests_until: datetime
     task: "asyncio.Task[int] | None" = None
+    begun: bool = False
+
+    def begin(self) -> None:
+        """Do what is due of it."""
+        self.task, self.begun = asyncio.ensure_future(self.step()), True
 
     async def wait(self, context: Context) -> float | None:
         """Seconds until it is due; None when nothing of it waits."""
@@ -186,11 +191,11 @@ async def _until_idle(context: Context, told: Told, stop: asyncio.Event, works: 
             for work in works:
                 work.rests_until = context.clock.now()
         for work in works:
-            if work.task is None and (wait := await work.wait(context)) is not None:
-                if wait:
-                    pauses.append(wait)
-                else:
-                    work.task = asyncio.ensure_future(work.step())
+            wait = None if work.task else await work.wait(context)
+            if wait == 0 and (LINGER_S >= 0 or not work.begun):
+                work.begin()
+            elif wait is not None:
+                pauses.append(wait)
         running = {work.task for work in works if work.task}
         soon = [pause for pause in pauses if pause <= LINGER_S]
         if not running and not soon:

@@ -50,6 +50,11 @@ def done(world: World, count: int = 10) -> None:
     world.even()
 
 
+def billed(world: World) -> int:
+    world.sandbox.advance(3600)
+    return int(world.sandbox.bill(kind="background")["totals"]["rows"])
+
+
 def attempts(world: World) -> list[Any]:
     return rows(world.store, "SELECT n, lane, tier, state, error_code FROM attempt ORDER BY job_id, n")
 
@@ -154,15 +159,6 @@ def test_a_cancel_that_nobody_asked_for_is_a_failed_try(world: World) -> None:
     world.work()
     assert world.states() == {"failed": 1}
     assert world.attempts() == {"failed": MAX_ATTEMPTS}
-    world.even()
-
-
-def test_a_schema_that_is_not_kept_is_asked_once_more(world: World) -> None:
-    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "maxLength": 0}}}
-    [ident] = send(world, PROMPTS[0], sent={"response_format": schema})
-    world.work()
-    found = world.job(ident)
-    assert (found["state"], len(found["attempts"])) in {("succeeded", 1), ("failed", 2)}
     world.even()
 
 

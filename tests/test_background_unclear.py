@@ -1,43 +1,29 @@
-"""The background lane when nobody can tell: creates without an answer, owners that die or sleep, what is forgotten."""
+"""The background lane when nobody can tell: creates without an answer, owners that sleep, what is forgotten."""
 
 import asyncio
-import signal
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from db import background as moves
 from db import queue
-from db.engine import connect
-from db.migrations import migrate
 from db.tables import Batch
 from jobs import background
 from jobs.context import Context
 from jobs.retry import MAX_ATTEMPTS
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
-from tests.crash_worker import LEASE_S
-from tests.lanes import World, balanced, rows
-from tests.test_background import LATER, PROMPTS, RESPONSES, attempts, done, plan_until, send, stop_early
-from tests.test_crash import Point, nursery
+from tests.lanes import World, rows
+from tests.test_background import LATER, PROMPTS, RESPONSES, attempts, billed, done, plan_until, send, stop_early
 
 LOST = {"kind": "lost_create", "match": {"path": RESPONSES}}
-PROVIDER = "jobs.providers.openai_background:OpenAIBackground"
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with running(SandboxSettings(background_seconds=0.02)) as server:
         yield server
-
-
-def billed(world: World) -> int:
-    world.sandbox.advance(3600)
-    return int(world.sandbox.bill(kind="background")["totals"]["rows"])
 
 
 @pytest.mark.both
@@ -228,63 +214,3 @@ def test_a_job_that_is_taken_out_meanwhile_is_not_posted(world: World) -> None:
     assert world.states() == {"cancelled": 1}
     assert world.made(RESPONSES) == 0
     world.even()
-
-
-# ---- owners that die ----
-
-PACK, POSTS = "background.pack", ("background.intend", ".submit")
-POINTS: list[Point] = [
-    ("before", "jobs.background:background.pack", 1),
-    ("after", "jobs.background:background.pack", 1),
-    ("after", "jobs.background:background.intend", 2),
-    ("before", f"{PROVIDER}.submit", 3),
-    ("after", f"{PROVIDER}.submit", 3),
-    ("after", "jobs.background:background.created", 2),
-    ("after", f"{PROVIDER}.poll", 2),
-    ("before", "jobs.importing:settle.settle", 2),
-    ("after", "jobs.importing:settle.settle", 2),
-    ("after", "jobs.background:background.close", 2),
-]
-
-
-def killed_then_done(folder: Path, point: Point) -> None:
-    """Killed at the point, then started again until nothing is left."""
-    store = connect(f"sqlite:///{folder / 'shunter.db'}")
-    migrate(store)
-    with running(SandboxSettings(background_seconds=0.02)) as sandbox, nursery() as workers:
-        world = World(store, sandbox, folder)
-        send(world)
-        assert workers.start(world, *point) == -signal.SIGKILL
-        balanced(store)
-        for _ in range(4):
-            time.sleep(LEASE_S + 0.05)  # the dead one's lease is a matter of time and of nothing else
-            assert workers.start(world) == 0
-            if set(world.states()) == {"succeeded"}:
-                break
-        _check(world, point[1])
-    store.close()
-
-
-def _check(world: World, point: str) -> None:
-    """Only what was being posted, four at a time, can have been made without anybody knowing."""
-    unknown = world.attempts()["unknown"]
-    died = sum(row[4] == "owner_died" for row in attempts(world))
-    assert world.states() == {"succeeded": len(PROMPTS)}
-    assert int(point.endswith(POSTS)) <= died <= (0 if point.endswith(PACK) else 4)
-    assert len(PROMPTS) <= billed(world) <= len(PROMPTS) + unknown
-    assert not rows(world.store, "SELECT 1 FROM attempt WHERE state = 'sent'")
-    world.at_risk()
-    if not unknown:
-        world.even()
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Point, Future[None]]]:
-    """Every point at once: most of the time of each is waiting."""
-    with ThreadPoolExecutor(4) as pool:
-        yield {point: pool.submit(killed_then_done, tmp_path_factory.mktemp("crash"), point) for point in POINTS}
-
-
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0]} {point[1]} {point[2]}")
-def test_killed(runs: dict[Point, Future[None]], point: Point) -> None:
-    runs[point].result(110)

@@ -1,5 +1,6 @@
 """The batch lane from pack to import, against every ending that the sandbox knows; the ledger is its bill each time."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -379,9 +380,13 @@ def elsewhere() -> Iterator[Sandbox]:
 
 def test_a_batch_made_elsewhere_is_left_alone(world: World, elsewhere: Sandbox) -> None:
     world.add(*PROMPTS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "LINGER_S", -1.0)
-        world.work()
+
+    async def submit() -> None:
+        context, stop = world.context(), asyncio.Event()
+        await worker.once(context, worker.Told(batch=lambda moved: stop.set()), stop)
+        await context.close()
+
+    asyncio.run(submit())
     here, world.sandbox = world.sandbox, elsewhere
     world.clock.ahead += 1
     world.work()

@@ -1,6 +1,5 @@
 """One row for each attempt: opened with its money at risk, settled once."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -49,7 +48,7 @@ def test_the_second_settlement_changes_nothing(store: Store) -> None:
     ident = running(store)
     close(store, Settled(ident, 1, PAID))
     before = rows(store, "SELECT * FROM attempt")
-    assert close(store, Settled(ident, 1, replace(PAID, cost_nano=1))) == 0
+    assert close(store, Settled(ident, 1, PAID._replace(cost_nano=1))) == 0
     assert close(store, Settled(ident, 1, UNKNOWN)) == 0
     assert rows(store, "SELECT * FROM attempt") == before
 

@@ -39,7 +39,7 @@ def taken(store: Store, endings: Sequence[Ending]) -> list[Settlement]:
     """As many running jobs, and how they will end."""
     add(store, *(job(lane="sync") for _ in endings))
     claims = queue.claim(store, "me", LATER, len(endings), NOW, ["openai"])
-    charges = [replace(PAID, cost_nano=2**40 + n, request_id=f"r{n}") if n % 3 else LOST for n in range(len(endings))]
+    charges = [PAID._replace(cost_nano=2**40 + n, request_id=f"r{n}") if n % 3 else LOST for n in range(len(endings))]
     return [Settlement(mine.job_id, mine.n, charges[at], endings[at]) for at, mine in enumerate(claims)]
 
 
@@ -73,7 +73,7 @@ def test_settling_a_page_again_changes_nothing(store: Store) -> None:
     settlements = [replace(one, charge=PAID) for one in taken(store, [Succeeded(Text("yes"))] * MANY)]
     settle.settle(store, settlements, NOW)
     before = kept(store, settlements)
-    other = replace(PAID, cost_nano=1)
+    other = PAID._replace(cost_nano=1)
     settle.settle(store, [replace(one, charge=other, ending=Failed("x", "no")) for one in settlements], LATER)
     settle.settle(store, [replace(one, ending=Succeeded(Text("other"))) for one in settlements], LATER)
     assert kept(store, settlements) == before
@@ -81,7 +81,7 @@ def test_settling_a_page_again_changes_nothing(store: Store) -> None:
 
 def test_of_two_answers_to_one_attempt_in_a_page_the_first_counts(store: Store) -> None:
     settlements = [replace(one, charge=PAID) for one in taken(store, [Succeeded(Text("first"))] * MANY)]
-    twice = [replace(one, charge=replace(PAID, cost_nano=9), ending=Succeeded(Text("second"))) for one in settlements]
+    twice = [replace(one, charge=PAID._replace(cost_nano=9), ending=Succeeded(Text("second"))) for one in settlements]
     settle.settle(store, [*settlements, *twice], NOW)
     assert {row[0] for row in rows(store, "SELECT text FROM result")} == {"first"}
     assert rows(store, "SELECT count(*) FROM attempt WHERE cost_nano = 9")[0][0] == 0

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,7 @@ def test_what_may_have_been_billed_is_held_where_that_is_asked_for(store: Store)
 
 
 def test_to_be_turned_away_was_none_of_its_tries(store: Store) -> None:
-    mine, away = opened(store), replace(Charge.free(AttemptState.FAILED, code="429"), outcome=BUSY)
+    mine, away = opened(store), Charge.free(AttemptState.FAILED, code="429", outcome=BUSY)
     for n in range(1, 5):
         settle.settle(store, [Settlement(mine.job_id, n, away, Again(NOW, "429", "busy"))], NOW)
         (claimed,) = queue.claim(store, "me", NOW, 1, NOW, ["openai"])

@@ -1,6 +1,5 @@
 """How attempts end: alone, late, twice, after their lease was lost; and the account over any sequence of moves."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,7 +106,7 @@ def test_settling_twice_changes_nothing(store: Store, ending: Ending) -> None:
     end(store, mine, ending)
     before = [rows(store, f"SELECT * FROM {table}") for table in ("job", "attempt", "result")]
     for second in (ending, Failed("y", "other"), Cancelled(), Again(DEAD, "z", "other")):
-        end(store, mine, second, replace(PAID, cost_nano=1))
+        end(store, mine, second, PAID._replace(cost_nano=1))
     assert [rows(store, f"SELECT * FROM {table}") for table in ("job", "attempt", "result")] == before
 
 
@@ -286,7 +285,7 @@ class Moves(RuleBasedStateMachine):
         ending=st.sampled_from(
             [YES, Failed("x", "why"), Again(NOW, "x", "why"), Cancelled(), Held(Text("p", partial=True))]
         ),
-        charge=st.sampled_from([PAID, UNKNOWN, Charge.free(AttemptState.FAILED), replace(PAID, cost_nano=5)]),
+        charge=st.sampled_from([PAID, UNKNOWN, Charge.free(AttemptState.FAILED), PAID._replace(cost_nano=5)]),
     )
     def settle_call(self, mine: Claim | None, ending: Ending, charge: Charge) -> None:
         if mine:

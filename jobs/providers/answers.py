@@ -21,6 +21,7 @@ BROKEN = {
     "malformed": Outcome.MALFORMED,
     **dict.fromkeys(("first_token_timeout", "idle_timeout", "total_timeout", "timed_out"), Outcome.TIMED_OUT),
 }  # how an answer ended whose reading failed with this code
+_MOST = 2**53  # beyond which a double, and so JSON elsewhere, skips numbers
 _WORST_FIRST = (Outcome.PROVIDER_ERROR, Outcome.FILTERED, Outcome.REFUSED, Outcome.TRUNCATED)
 
 
@@ -86,7 +87,9 @@ def listed(value: Any) -> list[Any]:
 
 def count(value: Any) -> int:
     """A number of tokens; 0 for anything else."""
-    return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
+    if type(value) is int:  # the usual one, ten times a row
+        return value if 0 <= value < _MOST else 0
+    return int(value) if isinstance(value, int | float) and 0 <= value < _MOST else 0
 
 
 def tool_call(identity: str, name: str, raw: str, *, whole: bool) -> ToolCall:

@@ -63,21 +63,19 @@ def usage_of(raw: Any) -> Usage | None:
     """Tokens as the provider counts them; None when it does not say, which all zeros is too."""
     if not isinstance(raw, dict):
         return None
-    asked, written = raw.get("prompt_tokens", raw.get("input_tokens")), raw.get("completion_tokens")
+    asked, written = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    asked = raw.get("input_tokens") if asked is None else asked
     written = raw.get("output_tokens") if written is None else written
-    total = count(raw.get("total_tokens"))
+    total, read = count(raw.get("total_tokens")), count(asked)
     if written is None and total:
-        written = max(total - count(asked), 0)
-    if asked is None or written is None or not (count(asked) or count(written)):
+        written = max(total - read, 0)
+    wrote = count(written)
+    if asked is None or written is None or not (read or wrote):
         return None
     ins = _details(raw, "prompt_tokens_details", "input_tokens_details")
     outs = _details(raw, "completion_tokens_details", "output_tokens_details")
-    reads, writes, reasoning = (
-        count(ins.get("cached_tokens")),
-        count(ins.get("cache_write_tokens")),
-        count(outs.get("reasoning_tokens")),
-    )
-    read, wrote = count(asked), count(written)
+    reads, writes = count(ins.get("cached_tokens")), count(ins.get("cache_write_tokens"))
+    reasoning = count(outs.get("reasoning_tokens"))
     if reasoning and total == read + wrote + reasoning:
         wrote += reasoning  # some servers keep reasoning out of completion_tokens, and bill it
     cached = min(reads, read)

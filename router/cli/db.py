@@ -94,8 +94,8 @@ def _refuse_server(target: Path) -> None:
 
     url = address(load().database_url)
     if url.get_backend_name() != "sqlite":
-        asked = {"username": url.username, "host": url.host, "port": url.port, "database": url.database}
-        source = URL.create("postgresql", **asked, query=url.query).render_as_string()  # pg_dump asks for the password
+        where = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+        source = where.render_as_string()  # pg_dump asks for the password
         raise UsageError(
             f"a PostgreSQL database is saved by pg_dump: pg_dump -Fc -f {quote(str(target))} {quote(source)}"
         )
