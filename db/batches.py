@@ -103,7 +103,7 @@ def upload_anew(store: Store, batch: Batch) -> bool:
 
 
 def held_up(store: Store, batch: Batch, until: datetime, why: str) -> bool:
-    """The provider's queue was full: what it made of the file ran nothing, so the same file is sent again at `until`."""
+    """The provider's queue was full: what it made of the file ran nothing, so the file is sent again at `until`."""
     where = and_(BATCH.c.id == batch.id, BATCH.c.provider_batch_id == batch.provider_batch_id,
                  BATCH.c.state == BatchState.SUBMITTED.value)  # fmt: skip
     gone = {"provider_batch_id": None, "create_intent_at": None, "status": None, "submitted_at": None}

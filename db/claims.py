@@ -39,6 +39,7 @@ class Claim:
     lease_by: str
     answered: int = 0  # earlier attempts that brought an answer, which did not fit its schema
     turned_away: int = 0  # earlier attempts that a limit or an overload turned away: none of its tries
+    never_ran: int = 0  # earlier attempts in a batch that ended before they ran: none of its tries, either
     deadline_at: datetime | None = None
 
 
@@ -81,7 +82,12 @@ def claims_of(connection: Connection, ids: Sequence[str], by: str) -> list[Claim
     columns += [JOB.c.model, JOB.c.interactive, BODY.c.body, BODY.c.post_process, BODY.c.handling]
     columns += [DECISION.c.input_tokens, DECISION.c.output_p90, JOB.c.deadline_at]
     rows = connection.execute(
-        select(*columns, ledger.ANSWERED.label("answered"), ledger.TURNED_AWAY.label("turned_away"))
+        select(
+            *columns,
+            ledger.ANSWERED.label("answered"),
+            ledger.TURNED_AWAY.label("turned_away"),
+            ledger.NEVER_RAN.label("never_ran"),
+        )
         .join(BODY, BODY.c.job_id == JOB.c.id)
         .join(DECISION, DECISION.c.id == JOB.c.decision_id)
         .where(JOB.c.id.in_(ids))

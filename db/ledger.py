@@ -26,6 +26,15 @@ ANSWERED = (
     .scalar_subquery()
 )
 
+# How many of its attempts were rows of a batch that expired or was cancelled before they ran.
+NEVER_RAN = (
+    select(func.count())
+    .where(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.batch_id.is_not(None))
+    .where(among(ATTEMPT.c.state, (AttemptState.EXPIRED, AttemptState.CANCELLED)))
+    .correlate(JOB)
+    .scalar_subquery()
+)
+
 # How many of them never ran, since the provider had no room for them.
 TURNED_AWAY = (
     select(func.count())

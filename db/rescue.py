@@ -43,7 +43,7 @@ def rescue(store: Store, now: datetime, tries: int, *, hold: bool = False) -> in
         ledger.close(connection, [Settled(job_id, n, charge) for job_id, n in gone], now)
         _keep_words(connection, [(job_id, n) for job_id, n in gone], now)
         bulk = JOB.c.interactive.is_(False)
-        again = false() if hold else and_(bulk, JOB.c.attempts - ledger.TURNED_AWAY < tries)
+        again = false() if hold else and_(bulk, JOB.c.attempts - ledger.TURNED_AWAY - ledger.NEVER_RAN < tries)
         held = bulk if hold else false()
         connection.execute(
             update(JOB)

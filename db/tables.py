@@ -131,8 +131,15 @@ class Job(SQLModel, table=True):
         # Partial indexes: a queue of a thousand stays quick beside a million finished jobs.
         Index("job_due", "lane", "provider", "model", "run_after", **only("state = 'queued'")),
         Index(
-            "job_next", text("priority DESC"), text("(deadline_at IS NULL)"), "deadline_at", "id", "run_after",
-            "provider", "model", **only("NOT (state <> 'queued') AND (lane = 'sync' OR lane = 'stream')"),
+            "job_next",
+            text("priority DESC"),
+            text("(deadline_at IS NULL)"),
+            "deadline_at",
+            "id",
+            "run_after",
+            "provider",
+            "model",
+            **only("NOT (state <> 'queued') AND (lane = 'sync' OR lane = 'stream')"),
         ),
         Index("job_leased", "lease_until", **only("state = 'running'")),
         Index("job_batch", "batch_id", **only("batch_id IS NOT NULL")),

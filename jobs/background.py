@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from db import background, plans, settle
+from db import background, batches, plans, settle
 from db.background import OneRow
 from db.ids import custom_id
 from db.ledger import Charge
@@ -27,7 +27,8 @@ from jobs.retry import MAX_ATTEMPTS, retry
 _A_PACK = 500
 _PACK_S = 5.0  # between two packs while responses are moved
 _NO_API = (404, 405, 501)  # statuses of a server without responses in the background
-_LOST_S = 25 * 3600.0  # after which a response that shows no end is given up: a window is a target, no promise
+_LONGEST_S = 25 * 3600.0  # after which a response is cancelled: a window is a target, no promise
+_LOST_S = 3600.0  # after its cancel, after which a response that shows no end is given up
 _OF_THE_LANE = re.compile(r"background|completion.?window", re.IGNORECASE)
 
 
@@ -203,10 +204,11 @@ async def _look(context: Context, batch: Batch) -> None:
         [found] = rows
         found = replace(found, cancelled=found.cancelled and batch.cancel_at is not None)
         await _settled(context, batch, row, found, remote.status, remote.done)
-    elif _age(context, batch) > _LOST_S:
-        await polling.leave(context, batch)
-        await _give_up(context, batch, row, "batch_lost", "the provider shows no end of the response")
+    elif batch.cancel_at and _age(context, batch) > _LOST_S:
+        await _give_up(context, batch, row, "batch_lost", "the provider shows no end of the response after its cancel")
     else:
+        if not batch.cancel_at and _age(context, batch) > _LONGEST_S:
+            await context.db(batches.cancelling, batch.id, context.clock.now())
         await context.db(background.wait, batch.id, _next_look(context, batch), status=remote.status)
 
 

@@ -56,8 +56,9 @@ class _Try:
 
     @property
     def tries(self) -> int:
-        """Which try this is: to be turned away is none, unless somebody waits."""
-        return self.claim.n if self.keep else self.claim.n - self.claim.turned_away
+        """Which try this is: to be turned away is none, unless somebody waits, nor is a batch that never ran it."""
+        ran = self.claim.n - self.claim.never_ran
+        return ran if self.keep else ran - self.claim.turned_away
 
 
 def request_of(claim: Claim) -> Request:

@@ -88,7 +88,10 @@ def _account(store: Store, found: Audit, attempts: Sequence[_Attempt]) -> None:
     final = sum(counts.get(state, 0) for state in ENDED)
     failed = counts.get("failed", 0)
     found.lost = found.jobs - final + len(unanswered) + failed - given_up
-    found.must(not found.lost, f"jobs lost: {counts}, {len(unanswered)} without an answer, {given_up} given up")
+    why = rows(store, "SELECT error_code, error, count(*) FROM job WHERE state = 'failed' GROUP BY error_code, error")
+    found.must(
+        not found.lost, f"jobs lost: {counts}, {len(unanswered)} without an answer, {given_up} given up; failed: {why}"
+    )
     found.must(not any(one.state == "sent" for one in attempts), "an attempt is still open")
     open_ = rows(store, "SELECT id, state, error FROM batch WHERE state <> 'imported'")
     found.must(not open_, f"batches are still open: {open_}")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from db import batches, queue, settle
-from db.packing import Waiting
 from db.engine import Store
 from db.ids import new_id
 from db.ledger import Charge
+from db.packing import Waiting
 from db.settle import Failed, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
 from router.cli.app import main

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db import batches, queue
+from db import queue
 from jobs import polling, worker
 from jobs.retry import MAX_ATTEMPTS
 from jobs.sandbox.server import Sandbox, running
@@ -290,16 +290,4 @@ def test_a_cancelled_job_that_was_done_is_charged(world: World, monkeypatch: pyt
     world.work()
     assert world.states() == {"cancelled": 10}
     assert world.attempts() == {"ok": 10}
-    world.even()
-
-
-def test_batches_cancel_stops_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.sandbox.faults([{"kind": "stall"} | LATER])
-    [ident] = send(world, PROMPTS[0], plan=[step(), SYNC])
-    stop_early(world, monkeypatch)
-    [(batch,)] = rows(world.store, "SELECT id FROM batch")
-    queue.cancel(world.store, [ident], world.clock.now())
-    assert batches.cancelling(world.store, batch, world.clock.now())
-    world.work()
-    assert world.states() == {"cancelled": 1}
     world.even()

@@ -15,6 +15,7 @@ from db.migrations import migrate
 from jobs.sandbox.server import running
 from jobs.sandbox.settings import SandboxSettings
 from tests.crash_worker import LEASE_S
+from tests.fleets import fleet, until
 from tests.lanes import World, balanced, rows
 from tests.test_background import PROMPTS, attempts, billed, send
 from tests.test_crash import Nursery, Point, nursery
@@ -86,3 +87,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Point, Futur
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0]} {point[1]} {point[2]}")
 def test_killed(runs: dict[Point, Future[None]], point: Point) -> None:
     runs[point].result(110)
+
+
+@pytest.mark.both
+def test_a_worker_that_runs_on_sends_them_and_looks_at_them(world: World, database_url: str) -> None:
+    send(world)
+    with fleet(world, database_url) as workers:
+        worker = workers.start()
+        until(lambda: world.states() == {"succeeded": len(PROMPTS)}, worker)
+        assert worker.stop() == 0
+    world.even()
+    assert world.sandbox.bill(kind="background")["totals"]["rows"] == len(PROMPTS)

@@ -100,10 +100,27 @@ def test_a_response_that_never_ends_is_cancelled_after_a_day(world: World, monke
     world.sandbox.faults([{"kind": "stall", "times": 1}])
     send(world, PROMPTS[0], window="8h")
     stop_early(world, monkeypatch)
-    world.clock.ahead += 25 * 3600 + 60
-    world.work()
+    for _ in range(2):
+        world.clock.ahead += 25 * 3600 + 60
+        world.work()
     assert world.states() == {"succeeded": 1}
-    assert billed(world) == 1
+    assert world.attempts() == {"cancelled": 1, "ok": 1}
+    world.even()
+
+
+def test_a_response_that_cannot_be_cancelled_is_given_up_in_an_hour(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = {"kind": "status", "status": 400, "match": {"path": f"{RESPONSES}/*", "method": "POST"}}
+    world.sandbox.faults([{"kind": "stall", "times": 1}, refused])
+    [ident] = send(world, PROMPTS[0])
+    stop_early(world, monkeypatch)
+    queue.cancel(world.store, [ident], world.clock.now())
+    stop_early(world, monkeypatch)
+    world.clock.ahead += 3700
+    world.work()
+    assert world.states() == {"cancelled": 1}
+    assert world.attempts() == {"unknown": 1}
     world.at_risk()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from db import batch_rows, batches, packing
-from db.packing import Waiting
 from db.engine import Store
+from db.packing import Waiting
 from db.tables import Batch
 from tests import lanes
 from tests.lanes import MODEL, NOW, RISK, add, job, rows, states

@@ -9,10 +9,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from db import batch_rows, batches, queue, rescue, settle
-from db.packing import Waiting
 from db.engine import Store
 from db.ids import new_id
 from db.ledger import Charge
+from db.packing import Waiting
 from db.settle import Failed, Settlement
 from db.states import AttemptState
 from tests import lanes

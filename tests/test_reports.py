@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from db import batches, lookup, queue, reports, settle
-from db.packing import Waiting
 from db.engine import Store, connect
 from db.ids import new_id
 from db.ledger import Charge
 from db.migrations import migrate
+from db.packing import Waiting
 from db.settle import Failed, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
 from tests import lanes

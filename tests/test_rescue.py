@@ -14,11 +14,13 @@ from db import lookup, queue, rescue, settle
 from db.engine import Store
 from db.ledger import BUSY, Charge
 from db.log import Piece, Writer
+from db.packing import Waiting
+from db.plans import Onto
 from db.queue import Claim
 from db.settle import Again, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
 from jobs.chat import Outcome
-from tests.lanes import NOW, RISK, World, add, balanced, job, rows, states
+from tests.lanes import MODEL, NOW, RISK, World, add, balanced, job, pack, rows, states
 from tests.streams import at_once, logged, opened, tail
 
 pytestmark = pytest.mark.both
@@ -246,3 +248,17 @@ def test_a_process_that_is_killed_in_mid_stream(world: World, database_url: str,
     assert logged(world.store) == 0
     world.sandbox.billed(1)
     world.at_risk()
+
+
+def test_a_batch_that_never_ran_it_was_none_of_its_tries(store: Store) -> None:
+    ident = add(store, job())[0]
+    for n, onto in ((1, None), (2, Onto(1, "sync", "default", None))):
+        pack(store, f"b{n}", Waiting("openai", MODEL, 1), base_url="u", max_rows=9, max_bytes=999_999, now=NOW)
+        idle, why = Charge.free(AttemptState.EXPIRED, code="batch_expired"), "it expired"
+        settle.settle(store, [Settlement(ident, n, idle, Again(NOW, "batch_expired", why, onto=onto))], NOW)
+    for tries in (1, 2, 3):
+        now = NOW + timedelta(minutes=tries)
+        mine = queue.claim(store, "me", now, 1, now, ["openai"])[0]
+        assert (mine.n, mine.never_ran) == (tries + 2, 2)
+        rescue.rescue(store, now + timedelta(seconds=1), 3)
+        assert states(store) == ({"queued": 1} if tries < 3 else {"failed": 1})

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from db import batch_rows, batches, queue, rescue, settle
-from db.packing import Waiting
 from db.engine import Store, connect
 from db.ids import new_id
 from db.ledger import Charge
 from db.migrations import migrate
+from db.packing import Waiting
 from db.plans import Onto
 from db.queue import Claim
 from db.settle import Again, Cancelled, Ending, Failed, Held, Settlement, Succeeded, Text
