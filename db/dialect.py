@@ -61,7 +61,8 @@ def hold(connection: Connection, rows: Select[Any]) -> None:
 
 def hold_ids(connection: Connection, table: Table, ids: Sequence[str]) -> None:
     """The same for the rows of a table with these ids."""
-    hold(connection, select(table.c.id).where(within(table.c.id, ids, connection)).order_by(table.c.id))
+    if connection.dialect.name == "postgresql":
+        hold(connection, select(table.c.id).where(within(table.c.id, ids, connection)).order_by(table.c.id))
 
 
 def alone(connection: Connection, what: str) -> None:

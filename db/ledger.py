@@ -113,8 +113,7 @@ _OPENED = select(
 ).join(DECISION, DECISION.c.id == JOB.c.decision_id)
 _NAMES = [column.name for column in _OPENED.selected_columns]
 _OPEN = Prepared(insert(ATTEMPT).from_select(_NAMES, _OPENED.where(JOB.c.id == bindparam("b_id"))))
-_PACKED = _OPENED.where(JOB.c.batch_id == bindparam("b_batch_id")).order_by(JOB.c.id)
-_OPEN_BATCH = insert(ATTEMPT).from_select(_NAMES, _PACKED)
+_OPEN_BATCH = insert(ATTEMPT).from_select(_NAMES, _OPENED.where(JOB.c.batch_id == bindparam("b_batch_id")))
 
 
 def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> None:

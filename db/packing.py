@@ -15,7 +15,8 @@ from db.ledger import DECISION, JOB
 from db.queue import BATCH
 from db.states import BatchState, JobState, Lane
 
-_ROWS_A_FETCH = 5000
+_ROWS_A_FETCH = 1000
+_IDS_A_STATEMENT = 2000
 _SAME_HOUR = timedelta(minutes=10)  # rows whose hours to leave are this near go together
 
 
@@ -142,8 +143,10 @@ def pack(store: Store, batch_id: str, group: Waiting, cut: Cut, *, base_url: str
     with store.write() as connection:
         hold_ids(connection, JOB, cut.ids)
         connection.execute(insert(BATCH).values(new | times | counts | {"lane": Lane.BATCH.value}))
-        still = and_(within(JOB.c.id, cut.ids, connection), _due(now, Lane.BATCH))
-        rows = connection.execute(update(JOB).where(still).values(held)).rowcount
+        rows = 0
+        for first in range(0, len(cut.ids), _IDS_A_STATEMENT):
+            ids = within(JOB.c.id, cut.ids[first : first + _IDS_A_STATEMENT], connection)
+            rows += connection.execute(update(JOB).where(ids, _due(now, Lane.BATCH)).values(held)).rowcount
         if rows:
             ledger.open_batch(connection, batch_id, now)
             if rows < len(cut.ids):

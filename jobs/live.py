@@ -82,8 +82,7 @@ class _Drain:
 
     def _start(self, claim: Claim, now: datetime) -> None:
         self._held += 1
-        task = asyncio.create_task(self._call(claim, now))
-        self._calls.add(task)
+        self._calls.add(asyncio.create_task(self._call(claim, now)))
 
     async def _call(self, claim: Claim, sent_at: datetime) -> None:
         ended = await runner.run(self._context, claim, partial(self._save, claim, sent_at))
@@ -109,7 +108,6 @@ class _Drain:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._bell.wait()
-        self._bell.clear()
         if self._unsaved:
             with suppress(TimeoutError):
                 async with asyncio.timeout(TOGETHER_S):
@@ -117,6 +115,7 @@ class _Drain:
 
     async def _save_all(self) -> None:
         """Settle what is unsaved in one transaction; each slot hears of its own."""
+        self._bell.clear()
         self._plenty.clear()
         unsaved, self._unsaved = self._unsaved, []
         if not unsaved:

@@ -46,7 +46,7 @@ def examine(settings: Settings | None = None, wanted: Wanted | None = None) -> d
     there: list[str] = []
     with closing(store):
         providers, strays = asyncio.run(_there(router, settings, wanted or Wanted(), there))
-        found |= {"providers": providers} | _store(store, router.context().dead_s, datetime.now(UTC), problems)
+        found |= {"providers": providers} | _store(store, settings, datetime.now(UTC), problems)
     problems += [*there, *strays.problems]
     notes = [*_risk(found["risk"]), *strays.notes]
     return {"ok": not problems, "problems": problems, "notes": notes} | found | strays.view()
@@ -81,8 +81,8 @@ def _settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _store(store: Store, dead_s: float, now: datetime, problems: list[str]) -> dict[str, Any]:
-    rescued = rescue.rescue(store, now, MAX_ATTEMPTS)
+def _store(store: Store, settings: Settings, now: datetime, problems: list[str]) -> dict[str, Any]:
+    rescued = rescue.rescue(store, now, MAX_ATTEMPTS, hold=settings.on_unknown == "hold")
     account, overdue = reports.account(store), checkup.overdue(store, now - LATE)
     if not account["balances"]:
         problems.append("the account does not balance: keep a backup (`shunter db backup`) and report it as a bug")
@@ -90,7 +90,7 @@ def _store(store: Store, dead_s: float, now: datetime, problems: list[str]) -> d
         are = "batches are" if len(overdue) > 1 else "batch is"
         todo = "start `shunter worker` with the key and base URL that made them"
         problems.append(f"{len(overdue)} {are} overdue ({', '.join(overdue[:3])}): {todo}")
-    workers = checkup.workers(store, now, dead_s)
+    workers = checkup.workers(store, now, settings.dead_seconds)
     problems += [_dead(one) for one in workers if not one["alive"]]
     looked = {"database": _database(store, problems), "account": account, "risk": checkup.at_risk(store)}
     return looked | {"rescued": rescued, "overdue_batches": overdue, "workers": workers}
