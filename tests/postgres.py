@@ -50,7 +50,9 @@ class Postgres:
         self._settings = _SHARED | ({} if durable else _QUICK)
         self._user = "nobody" if os.geteuid() == 0 else None  # the server refuses to run as root
         self.folder = Path(tempfile.mkdtemp(prefix="shunter-pg-"))
-        self._keeper = subprocess.Popen([sys.executable, "-c", _KEEPER, str(self.folder)], stdin=subprocess.PIPE)
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, str(self.folder)], stdin=subprocess.PIPE, start_new_session=True
+        )
         self._server: subprocess.Popen[bytes] | None = None
         self._numbers = iter(range(10**9))
         self._turn = threading.Lock()
