@@ -36,13 +36,15 @@ class Bucket:
     """Requests or tokens of one model, a minute: `limit` as told, `pace` what is allowed since a refusal.
 
     `peak` is the pace that was refused. All three are None while nothing is known, and then all is allowed. `left` may
-    be less than nothing: what costs more than a full bucket goes alone, and is paid for by waiting.
+    be less than nothing: what costs more than a full bucket goes alone, and is paid for by waiting. Time fills it with
+    `burst_s` seconds' worth while nothing is refused: how much more a provider saves up, its answers tell.
     """
 
     limit: float | None = None
     pace: float | None = None
     peak: float | None = None
     left: float = 0.0
+    burst_s: float = MINUTE
 
     @property
     def rate(self) -> float | None:
@@ -51,8 +53,8 @@ class Bucket:
 
     @property
     def room(self) -> float:
-        """A full bucket: a minute's worth while nothing was refused, then a second's."""
-        return max(self.limit or 0.0, 1.0) if self.pace is None else max(self.pace / MINUTE, 1.0)
+        """What time fills it to: after a refusal a second's worth."""
+        return max((self.rate or 0.0) / MINUTE * (self.burst_s if self.pace is None else 1.0), 1.0)
 
     def after(self, seconds: float) -> "Bucket":
         """So many quiet seconds later."""
@@ -64,7 +66,7 @@ class Bucket:
         if self.limit is not None and self.pace + rise * seconds >= self.limit:
             slow = max(self.limit - self.pace, 0.0) / rise
             full = self._filled(replace(self, pace=self.limit), slow)
-            return Bucket(self.limit, left=full.left).after(seconds - slow)
+            return replace(full, pace=None, peak=None).after(seconds - slow)
         return self._filled(replace(self, pace=self.pace + rise * seconds), seconds)
 
     def _filled(self, then: "Bucket", seconds: float) -> "Bucket":
@@ -87,7 +89,7 @@ class Bucket:
         told = limit if gauge.left is None else gauge.left
         if self.rate is None:
             return replace(self, limit=limit, left=told)
-        new = replace(self, limit=limit)
+        new = replace(self, limit=limit, left=min(self.left, limit))
         if new.pace is not None and new.pace >= limit:
             new = replace(new, pace=None, peak=None)
         if gauge.left is None:

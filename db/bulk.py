@@ -38,7 +38,8 @@ def insert_rows(
     ready = tuple(convert(value) for convert, value in zip(plan.same, same.values(), strict=True))
     values = [ready + row for row in rows]
     if plan.changes:
-        values = [_converted(row, plan.changes) for row in values]
+        changes = [(place, _remembering(convert)) for place, convert in plan.changes]
+        values = [_converted(row, changes) for row in values]
     if plan.copy and len(values) > 1:
         _copy(connection, plan.copy, values)
     else:
@@ -180,12 +181,25 @@ def _all(column: Sequence[Any], convert: Callable[[Any], Any]) -> Sequence[Any]:
 
 
 def _converted(row: tuple[Any, ...], changes: Sequence[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:
-    if all(row[place] is None for place, _ in changes):
-        return row
-    whole = list(row)
+    whole: list[Any] | None = None
     for place, convert in changes:
-        whole[place] = convert(whole[place]) if whole[place] is not None else None
-    return tuple(whole)
+        if row[place] is not None:
+            whole = whole or list(row)
+            whole[place] = convert(row[place])
+    return tuple(whole) if whole else row
+
+
+def _remembering(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The rows of a file have the same hour, time and again."""
+    last = made = None
+
+    def converted(value: Any) -> Any:
+        nonlocal last, made
+        if value is not last:
+            last, made = value, convert(value)
+        return made
+
+    return converted
 
 
 def _as_it_is(value: Any) -> Any:

@@ -19,6 +19,8 @@ from db.ledger import ATTEMPT
 from db.states import AttemptState
 from db.tables import table
 
+REQUESTS_BURST_S = 1.0  # many providers share a minute's requests out over its seconds
+
 _GOOD_FOR = timedelta(days=1)  # a limit that nobody tells any more is no limit
 _LONGEST_PAUSE = timedelta(hours=1)
 _LATELY = timedelta(seconds=10)
@@ -74,7 +76,7 @@ class Gate:
     """The buckets of one model, as they are now."""
 
     at: datetime
-    requests: Bucket = field(default_factory=Bucket)
+    requests: Bucket = field(default_factory=lambda: Bucket(burst_s=REQUESTS_BURST_S))
     tokens: Bucket = field(default_factory=Bucket)
     paused_until: datetime | None = None
     cut_at: datetime | None = None
@@ -177,8 +179,8 @@ def _ask(urls: Mapping[str, str]) -> Select[Any]:
 
 def _gate(row: Row[Any]) -> Gate:
     requests, tokens = (
-        Bucket(*(row._mapping[f"{what}_{name}"] for name in ("limit", "pace", "peak", "left")))
-        for what in ("requests", "tokens")
+        Bucket(*(row._mapping[f"{what}_{name}"] for name in ("limit", "pace", "peak", "left")), burst_s)
+        for what, burst_s in (("requests", REQUESTS_BURST_S), ("tokens", MINUTE))
     )
     return Gate(row.refilled_at, requests, tokens, row.paused_until, row.cut_at, row.changed_at)
 

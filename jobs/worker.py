@@ -24,6 +24,7 @@ LINGER_S = 10.0  # `once` waits for what is due this soon: a young batch, a retr
 UNREACHED_S = 15.0  # before what could not be done at all is tried again; longer than `once` waits
 STOP_S = 30.0  # for what runs when the worker is told to stop; then it is cut off, and settled
 MOVES = 4  # batches that one worker moves at a time
+_GAVE_UP_S = 0.5  # after a step that came too late, or lost to another worker; doubled each time
 _TEND_S = 5.0
 
 
@@ -138,6 +139,7 @@ class _Work:
     step: Callable[[], Awaitable[int]]
     due: Callable[[], Awaitable[datetime | None]]
     rests_until: datetime
+    rest_s: float = UNREACHED_S
     task: "asyncio.Task[int] | None" = None
     begun: bool = False
 
@@ -158,7 +160,8 @@ class _Work:
         if task.result():
             return True
         if await self.wait(context) == 0:
-            self.rests_until = context.clock.now() + timedelta(seconds=UNREACHED_S)
+            self.rests_until = context.clock.now() + timedelta(seconds=self.rest_s)
+            self.rest_s = min(self.rest_s * 2, UNREACHED_S)
         return False
 
 
@@ -220,7 +223,7 @@ def _works(context: Context, told: Told, stop: asyncio.Event) -> list[_Work]:
 
     return [
         _Work(partial(pack, context, told), bulk, now),
-        _Work(move_all, batches_due, now),
+        _Work(move_all, batches_due, now, _GAVE_UP_S),
         _Work(partial(drain, context, told, stop), partial(context.db, due.jobs, due.LIVE, providers), now),
         _Work(partial(respond, context, told, stop), partial(background.next_due, context), now),
     ]

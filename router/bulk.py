@@ -2,7 +2,7 @@
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -102,21 +102,28 @@ def dry_run(router: Router, reader: Reader, wish: Wish) -> Iterator[tuple[Row, D
 
 
 def _parts(reader: Reader, decide: Decider, salt: str | None) -> Iterator[_Part]:
-    """In stages, each over a whole part: a processor that does one thing at a time does it a third faster."""
+    """A file in parts, each of which is read, decided and let go before the next."""
     items = iter(reader)
     while chunk := list(_chunk(items)):
-        part = _Part(rejects=[item for item in chunk if isinstance(item, Reject)])
-        decided = []
-        for row in (item for item in chunk if isinstance(item, Row)):
-            try:
-                decided.append((row, decide(row)))
-            except ShunterError as error:  # the policy's no, or a deadline that has passed
-                part.rejects.append(_refused(row, error))
-                part.exit_code = error.exit_code
-        part.jobs = [one.job(row.request, row.body, _key(row, salt)) for row, one in decided]
-        part.names = [row.request.client_key or f"line {row.line}" for row, _ in decided]
-        part.decisions = {one.id: one for _, one in decided}
+        part = _part(chunk, decide, salt)
+        chunk.clear()
         yield part
+
+
+def _part(chunk: Sequence[Row | Reject], decide: Decider, salt: str | None) -> _Part:
+    """In stages, each over the whole part: a processor that does one thing at a time does it a third faster."""
+    part = _Part(rejects=[item for item in chunk if isinstance(item, Reject)])
+    decided = []
+    for row in (item for item in chunk if isinstance(item, Row)):
+        try:
+            decided.append((row, decide(row)))
+        except ShunterError as error:  # the policy's no, or a deadline that has passed
+            part.rejects.append(_refused(row, error))
+            part.exit_code = error.exit_code
+    part.jobs = [one.job(row.request, row.body, _key(row, salt)) for row, one in decided]
+    part.names = [row.request.client_key or f"line {row.line}" for row, _ in decided]
+    part.decisions = {one.id: one for _, one in decided}
+    return part
 
 
 def _chunk(items: Iterator[Row | Reject]) -> Iterator[Row | Reject]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 LEASE_S = 0.6
-GRACE_S = 1.5  # bounds a POST, too: a busy machine must have the time for one
+GRACE_S = 2.5  # bounds a POST, too: a busy machine must have the time for one
 LOADED = ("jobs.worker", "jobs.providers.openai_batch", "jobs.providers.anthropic_batch", "genai_prices.data_snapshot")
 
 

@@ -56,8 +56,11 @@ def test_a_limit_lets_through_what_is_left_and_time_brings_more(store: Store) ->
     assert gates.wait_s == pytest.approx(1.0)
     assert claim(store, gates, 10, 0.5) == []
     assert gates.wait_s == pytest.approx(0.5)
-    assert len(claim(store, gates, 10, 4)) == 4
-    assert states(store) == {"queued": 13, "running": 7}
+    assert [len(claim(store, gates, 10, seconds)) for seconds in (1, 2, 3)] == [1, 1, 1]
+    assert len(claim(store, gates, 10, 60)) == 1  # a minute's worth at once is let through where an answer tells of it
+    learn(store, 61, requests=Gauge(60, 9))
+    assert len(claim(store, gates, 10, 61)) == 9
+    assert states(store) == {"queued": 4, "running": 16}
 
 
 def test_two_workers_share_it(store: Store) -> None:
