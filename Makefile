@@ -5,6 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench chaos clean
@@ -25,7 +26,7 @@ demo: $(STAMP) ## See all of it against the sandbox, in under a minute
 	@$(VENV)/bin/shunter demo
 
 test: $(STAMP) ## Run the tests
-	@$(RUN) -m pytest $(TESTS)
+	@$(RUN) -m pytest -n $(PROCESSES) --dist loadfile $(TESTS)
 
 check: $(STAMP) ## Lint, format, types, import rules
 	@$(VENV)/bin/ruff check .

@@ -178,11 +178,13 @@ def _ask(urls: Mapping[str, str]) -> Select[Any]:
 
 
 def _gate(row: Row[Any]) -> Gate:
-    requests, tokens = (
-        Bucket(*(row._mapping[f"{what}_{name}"] for name in ("limit", "pace", "peak", "left")), burst_s)
-        for what, burst_s in (("requests", REQUESTS_BURST_S), ("tokens", MINUTE))
-    )
+    requests, tokens = _bucket(row, "requests", REQUESTS_BURST_S), _bucket(row, "tokens", MINUTE)
     return Gate(row.refilled_at, requests, tokens, row.paused_until, row.cut_at, row.changed_at)
+
+
+def _bucket(row: Row[Any], what: str, burst_s: float) -> Bucket:
+    known = {name: row._mapping[f"{what}_{name}"] for name in ("limit", "pace", "peak", "left")}
+    return Bucket(**known, burst_s=burst_s)
 
 
 def _keep(connection: Connection, gates: Iterable[tuple[tuple[str, str, str], Gate]]) -> None:

@@ -13,7 +13,7 @@ from jobs.providers import Remote
 
 KEY = (401, 403)  # statuses that speak of the key, not of the batch
 _KEY_S = 60.0  # before the same key is tried again
-_FIRST_POLL_S = 0.5
+_FIRST_POLL_S, _LAST_POLL_S = 0.5, 300.0
 _CANCELLING = ("cancelling", "canceling")
 _LOST_S = 3600.0  # past its end or its cancel, after which a provider that shows no end has forgotten the batch
 FULL_S, LONGEST_FULL_S = 60.0, 1800.0  # before the same file is sent again: doubled each time
@@ -58,7 +58,9 @@ async def _ended(context: Context, batch: Batch, remote: Remote) -> None:
 
 async def _seen(context: Context, batch: Batch, remote: Remote) -> None:
     now = context.clock.now()
-    after = now + timedelta(seconds=poll_pause((now - (batch.cancel_at or batch.submitted_at or now)).total_seconds()))
+    age_s = (now - (batch.cancel_at or batch.submitted_at or now)).total_seconds()
+    done = 0.0 if batch.cancel_at else min((remote.done + remote.failed) / (remote.rows or batch.rows), 1.0)
+    after = now + timedelta(seconds=poll_pause(age_s, done))
     if batch.leave_by and not batch.cancel_at:
         after = min(after, max(batch.leave_by, now))
     seen = {"status": remote.status, "done": remote.done + remote.failed, "expires_at": remote.expires_at}
@@ -129,6 +131,10 @@ def _lost(context: Context, batch: Batch) -> bool:
     return context.clock.now() > end + timedelta(seconds=_LOST_S)
 
 
-def poll_pause(age_s: float) -> float:
-    """Seconds to the next look at a batch: a young one may be done at once, an old one takes its time."""
-    return min(max(age_s / 2, _FIRST_POLL_S), 300.0)
+def poll_pause(age_s: float, done: float = 0.0) -> float:
+    """Seconds to the next look at a batch: a young one may be done at once, an old one takes its time.
+
+    One whose rows are `done` to this share is seen again when the others should be; its end may still be long to come.
+    """
+    rest = age_s * (1 - done) / done if done else age_s / 2
+    return min(max(min(rest, age_s / 2), age_s / 20, _FIRST_POLL_S), _LAST_POLL_S)

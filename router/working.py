@@ -78,10 +78,20 @@ def work(*, once: bool, concurrency: int | None, json: bool, window: str | None 
             code="no_key",
         )
     set_window(router, window or router.settings.window)
+    _share_one_heap()
     try:
         return asyncio.run(_work(router, once=once, concurrency=concurrency, json=json))
     except asyncio.CancelledError:
         return INTERRUPTED
+
+
+def _share_one_heap() -> None:
+    """glibc gives each thread a heap, and each keeps what was freed in it: the worker's threads only take turns."""
+    arena_max = -8  # mallopt's M_ARENA_MAX
+    with contextlib.suppress(Exception):  # another C library needs nothing
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(arena_max, 1)
 
 
 def set_window(router: Router, text: str | None) -> None:

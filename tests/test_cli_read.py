@@ -136,7 +136,10 @@ def test_waiting_ends_with_the_jobs(store: Store, run: Shell) -> None:
     done = run("jobs", "wait", good, bad, "--json")
     assert (done.code, done.json) == (4, {"jobs": [{"id": good, "state": "succeeded"}, {"id": bad, "state": "failed"}]})
     (queued,) = add(store, job())
-    refused(run("jobs", "wait", good, queued, "--timeout", "0.1s"), 1, "1 of 2")
+    done = run("jobs", "wait", good, queued, "--timeout", "0.1s")
+    assert (done.code, done.out) == (1, "")
+    assert "no worker runs: start one" in done.err
+    assert "1 of 2" in done.err
     refused(run("jobs", "wait", good, "--timeout", "soon"), 2, "'soon'", "90m")
 
 

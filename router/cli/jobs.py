@@ -246,16 +246,16 @@ def _move(
 
 
 def _wait(store: "Store", ids: list[str], limit: float | None) -> dict[str, str]:
-    """Until every job is final; says so when nothing moves for a minute. ShunterError when the time is over."""
+    """Until every job is final; says so while no worker moves them. ShunterError when the time is over."""
     from time import monotonic, sleep
 
     from db import reports
     from db.states import FINAL
     from jobs.errors import ShunterError
     from router import show
+    from router.waiting import Absence
 
-    began = moved = monotonic()
-    before: dict[str, str] = {}
+    began, absence = monotonic(), Absence(store)
     with show.progress("waiting", total=len(ids)) as told:
         while True:
             states = reports.states(store, ids)
@@ -263,11 +263,8 @@ def _wait(store: "Store", ids: list[str], limit: float | None) -> dict[str, str]
             told(len(states) - len(left))
             if not left:
                 return states
-            if states != before:
-                before, moved = states, monotonic()
-            elif monotonic() - moved > 60:
-                show.say("nothing has moved for a minute; is a worker running? (`shunter worker --once`)")
-                moved = monotonic()
+            if news := absence.news():
+                show.say(news)
             if limit is not None and monotonic() - began >= limit:
                 raise ShunterError(f"not final in time: {len(left)} of {len(ids)}; they go on", code="timeout")
             sleep(0.25)

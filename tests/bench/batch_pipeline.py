@@ -200,3 +200,48 @@ class Track:
 
     def _bare(self, where: str, *kept: str) -> Cost:
         return run([PYTHON, str(self.script), str(self.file), fresh(self.folder, "bare"), where, *kept])
+
+    def round(self) -> Round:
+        """Everything once."""
+        submit, work, served_us = self.ours()
+        beside, served_bare = self.bare()
+        return Round(submit, work, beside, self.alone(), served_us, served_bare)
+
+
+def main(rows: int = ROWS) -> bool:
+    """Rows a second from submit and from pack, and peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        track = Track(folder, rows)
+        rounds = [track.round() for _ in range(RUNS)]
+    held = _said(rounds, rows)
+    if MANY:
+        with tempfile.TemporaryDirectory() as folder:
+            submit, work, _ = Track(folder, MANY).ours()
+        small = median(one.submit.wall + one.work.wall for one in rounds) / rows
+        grown = (submit.wall + work.wall) / MANY / small
+        held = verdict(f"time a row at {MANY:,} rows / at {rows:,}", grown, 1.2) and held
+        held = verdict("peak MB at so many", max(submit.peak_mb, work.peak_mb), 100) and held
+    return held
+
+
+def _said(rounds: list[Round], rows: int) -> bool:
+    def speed(seconds: Callable[[Round], float]) -> float:
+        return rows / median(map(seconds, rounds))
+
+    print(f"{rows:,} rows of about one KB through the batch lane, medians of {len(rounds)}:")
+    print(f"       submit: {speed(lambda one: one.submit.wall):,.0f} rows/s")
+    print(f"       worker --once, from pack to ledger: {speed(lambda one: one.work.wall):,.0f} rows/s, of which the "
+          f"sandbox needs {median(one.served_us for one in rounds):.1f} s of CPU")  # fmt: skip
+    print(f"       a bare loop with the same sandbox: {speed(lambda one: one.beside.wall):,.0f} rows/s")
+    print(f"       a bare loop over answers that lie there: {speed(lambda one: one.alone.wall):,.0f} rows/s")
+    whole = median(one.alone.wall / (one.submit.wall + one.work.wall) for one in rounds)
+    packed = median(one.alone.wall / one.work.wall for one in rounds)
+    served = median(one.beside.wall / one.work.wall for one in rounds)
+    print(f"       from pack / the bare loop with the same sandbox: {served:.2f}")
+    held = verdict("from submit / the bare loop without a server", whole, 0.3, at_least=True)
+    held = verdict("from pack / the bare loop without a server", packed, 0.7, at_least=True) and held
+    return verdict("peak MB", max(max(one.submit.peak_mb, one.work.peak_mb) for one in rounds), 100) and held
+
+
+if __name__ == "__main__":
+    raise SystemExit(not main())
