@@ -1,7 +1,6 @@
 """One row for each attempt that can cost money: opened before it, settled after it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -88,8 +87,7 @@ class Charge(NamedTuple):  # a tuple: an import makes tens of thousands of them
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """One attempt and its charge."""
 
     job_id: str

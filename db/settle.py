@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Boolean, Connection, and_, bindparam, case, false, func, not_, null, or_, select, true, update
 
@@ -21,8 +21,7 @@ from db.tables import among
 NO_LEASE: dict[str, Any] = {"lease_by": None, "lease_until": None}
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):  # a tuple, as a Settlement is: an import makes tens of thousands of them
     """The words of an answer; `partial` ones give way to a later full answer."""
 
     text: str
@@ -79,8 +78,7 @@ class Held:
 Ending = Succeeded | Failed | Again | Cancelled | Held
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """An attempt, what it cost, and what becomes of its job; `logged`: its deltas went to the log."""
 
     job_id: str

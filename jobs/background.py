@@ -202,7 +202,7 @@ async def _look(context: Context, batch: Batch) -> None:
     row = await context.db(background.row_of, batch.id)
     if rows:  # a cancel that nobody asked for is a try that failed
         [found] = rows
-        found = replace(found, cancelled=found.cancelled and batch.cancel_at is not None)
+        found = found._replace(cancelled=found.cancelled and batch.cancel_at is not None)
         await _settled(context, batch, row, found, remote.status, remote.done)
     elif batch.cancel_at and _age(context, batch) > _LOST_S:
         await _give_up(context, batch, row, "batch_lost", "the provider shows no end of the response after its cancel")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -139,8 +139,7 @@ class Request(BaseModel):
         return {**self.params, **body}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):  # a tuple, as a Choice is: an import makes tens of thousands of them
     """Tokens of one call. `input` includes cached and written ones, `output` includes reasoning."""
 
     input: int
@@ -196,8 +195,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  # left by its reader
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One of the answers to a request."""
 
     text: str = ""

@@ -18,7 +18,7 @@ async def apply(ending: Ending, command: str | None) -> Ending:
     if command is None or not isinstance(ending, Succeeded):
         return ending
     code, output, said = await _run(command, ending.result.text)
-    result: Text = replace(ending.result, output=output)
+    result: Text = ending.result._replace(output=output)
     if code == 0:
         return Succeeded(result)
     why = f"--post-process {command!r} ended with {code}: {said.strip()[-_SAID:] or 'it said nothing on stderr'}"

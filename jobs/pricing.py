@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from db.states import CostSource, Lane
 from jobs.chat import Usage
@@ -22,8 +22,7 @@ WINDOWS = {"2h": (7, 10), "8h": (6, 10)}  # of standard token rates: OpenAI's gu
 PLAIN = frozenset({"", "default", "standard", "auto"})  # a served tier that means: no special price
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """`nano` is None where the price is unknown; `name` says which price was used."""
 
     nano: int | None

@@ -36,7 +36,7 @@ def test_a_life(at: At, who: Personality) -> None:
     """Statuses, ids, bodies, counts, error files, the order of rows: all of them as this server has them."""
     world = at(who)
     world.ask()
-    world.work()
+    world.until_final()
     world.holds()
     assert (world.server.made(FILES), world.batches()) == (1, 1)
     assert world.troubles == []
@@ -59,7 +59,7 @@ def test_a_status_at_a_time(at: At, who: Personality) -> None:
 def test_a_server_that_insists_on_the_name(at: At, who: Personality) -> None:
     world = at(who)
     world.ask()
-    world.work()
+    world.until_final()
     assert all(name.endswith(".jsonl") for name, _ in world.server.files.values() if name != "out")
     world.holds()
 
@@ -68,12 +68,13 @@ def test_a_server_that_insists_on_the_name(at: At, who: Personality) -> None:
 def test_a_line_that_the_model_refuses(at: At, who: Personality) -> None:
     world = at(who)
     ids = world.ask(*marked("!400"))
-    world.work()
+    world.until_final()
     world.holds(succeeded=9, failed=1)
     assert "refused" in error(world, ids[1])[1]
 
 
 @named
+@pytest.mark.xfail(strict=False, reason="known: a server that refuses at the upload, issue 4")
 def test_a_line_that_is_no_json_to_the_server(at: At, who: Personality) -> None:
     """It is named and left behind, and the others go without it; a server that ignores it never answers it."""
     world = at(who)
@@ -106,7 +107,7 @@ def test_a_lost_answer_to_the_upload_and_to_the_create(at: At, who: Personality)
     world = at(who)
     world.server.faults = [Fault("POST", FILES, done=True), Fault("POST", BATCHES, done=True)]
     world.ask()
-    world.work()
+    world.until_final()
     world.holds()
     assert (world.server.made(FILES), world.batches()) == (1, 1)
 
@@ -116,10 +117,10 @@ def test_a_lost_answer_to_the_upload_and_to_the_create(at: At, who: Personality)
 @pytest.mark.parametrize("body", [b"null", b'{"id": null}', b""])
 def test_an_answer_of_200_with_nothing_in_it(at: At, path: str, done: bool, body: bytes) -> None:
     """LiteLLM makes `null` with status 200 of a 422."""
-    world = at(LITELLM, grace_s=1.0)
+    world = at(LITELLM)
     world.server.faults = [Fault("POST", path, 200, body, done)]
     world.ask()
-    world.work()
+    world.until_final()
     world.holds()
 
 
@@ -131,18 +132,18 @@ def test_a_poll_that_shows_nothing_once(at: At, status: int, body: bytes) -> Non
     world = at(LITELLM)
     world.server.faults = [Fault("GET", f"{BATCHES}/*", status, body)] * 2
     world.ask()
-    world.work()
+    world.until_final()
     world.holds()
 
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_a_create_that_is_asked_too_early(at: At, status: int) -> None:
     """`Cannot find file` right after the upload, as OpenAI says it, or as LiteLLM passes it on."""
-    world = at(OPENAI if status == 400 else LITELLM, grace_s=1.0)
+    world = at(OPENAI if status == 400 else LITELLM)
     body = b'{"error": {"message": "Cannot find file file-1, or project does not have access"}}'
     world.server.faults = [Fault("POST", BATCHES, status, body)] * 2
     world.ask()
-    world.work()
+    world.until_final()
     world.holds()
 
 
@@ -272,7 +273,7 @@ def test_a_server_that_is_away_for_two_days_has_not_forgotten(at: At) -> None:
 @pytest.mark.parametrize("status", [400, 405, 500])
 def test_a_server_that_lists_no_files(at: At, status: int) -> None:
     """The answer to an upload is lost and nothing can be looked up: a second file costs nothing."""
-    world = at(OPENAI, grace_s=1.0)
+    world = at(OPENAI)
     world.server.faults = [Fault("POST", FILES, done=True), *(Fault("GET", FILES, status) for _ in range(500))]
     world.ask()
     world.until_final()
@@ -281,7 +282,7 @@ def test_a_server_that_lists_no_files(at: At, status: int) -> None:
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_server_that_deletes_no_files(at: At, status: int) -> None:
-    world = at(OPENAI, grace_s=1.0)
+    world = at(OPENAI)
     world.server.faults = [Fault("POST", BATCHES), *(Fault("DELETE", f"{FILES}/*", status) for _ in range(500))]
     world.ask()
     world.until_final()
@@ -290,7 +291,7 @@ def test_a_server_that_deletes_no_files(at: At, status: int) -> None:
 
 def test_a_file_that_is_gone_before_its_batch_is_made(at: At) -> None:
     """A restart between upload and create: the server knows no such file, and the batch is made of a new one."""
-    world = at(AIMOCK, grace_s=1.0)
+    world = at(AIMOCK)
     world.server.faults = [Fault("POST", BATCHES, 503)]
     world.ask()
     world.look()

@@ -1,7 +1,6 @@
 """Many rows in one statement: they end as they would one by one, whatever is in them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -70,18 +69,18 @@ def test_a_page_is_settled_as_each_row_of_it_would_be(store: Store, words: str) 
 
 
 def test_settling_a_page_again_changes_nothing(store: Store) -> None:
-    settlements = [replace(one, charge=PAID) for one in taken(store, [Succeeded(Text("yes"))] * MANY)]
+    settlements = [one._replace(charge=PAID) for one in taken(store, [Succeeded(Text("yes"))] * MANY)]
     settle.settle(store, settlements, NOW)
     before = kept(store, settlements)
     other = PAID._replace(cost_nano=1)
-    settle.settle(store, [replace(one, charge=other, ending=Failed("x", "no")) for one in settlements], LATER)
-    settle.settle(store, [replace(one, ending=Succeeded(Text("other"))) for one in settlements], LATER)
+    settle.settle(store, [one._replace(charge=other, ending=Failed("x", "no")) for one in settlements], LATER)
+    settle.settle(store, [one._replace(ending=Succeeded(Text("other"))) for one in settlements], LATER)
     assert kept(store, settlements) == before
 
 
 def test_of_two_answers_to_one_attempt_in_a_page_the_first_counts(store: Store) -> None:
-    settlements = [replace(one, charge=PAID) for one in taken(store, [Succeeded(Text("first"))] * MANY)]
-    twice = [replace(one, charge=PAID._replace(cost_nano=9), ending=Succeeded(Text("second"))) for one in settlements]
+    settlements = [one._replace(charge=PAID) for one in taken(store, [Succeeded(Text("first"))] * MANY)]
+    twice = [one._replace(charge=PAID._replace(cost_nano=9), ending=Succeeded(Text("second"))) for one in settlements]
     settle.settle(store, [*settlements, *twice], NOW)
     assert {row[0] for row in rows(store, "SELECT text FROM result")} == {"first"}
     assert rows(store, "SELECT count(*) FROM attempt WHERE cost_nano = 9")[0][0] == 0

@@ -92,7 +92,7 @@ def test_never_below_any_bill_for_what_was_asked(prompt: str, system: str) -> No
 @given(choices, st.floats(1, 1e5))
 @pytest.mark.parametrize("outcome", BROKEN)
 def test_hearing_more_never_risks_less(outcome: Outcome, choice: Choice, ms: float) -> None:
-    one, two = (replace(choice, text=choice.text + word) for word in ("x", "xx"))
+    one, two = (choice._replace(text=choice.text + word) for word in ("x", "xx"))
     less, more = said(one, outcome=outcome), said(two, outcome=outcome)
     assert at_risk(less, timing=Timing(ms)) <= at_risk(more, timing=Timing(ms))
 

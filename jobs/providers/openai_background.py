@@ -87,7 +87,7 @@ class OpenAIBackground:
     async def collect(self, remote: Remote, folder: Path | None = None) -> AsyncGenerator[Row]:
         """Its one row, with the `custom_id` that its metadata names, if they are given back."""
         row = row_of(await self._connection.ask("get", _path(remote.id)))
-        yield replace(row, error=self._connection.clean(row.error))
+        yield row._replace(error=self._connection.clean(row.error))
 
     async def cancel(self, provider_batch_id: str) -> Remote:
         """Stop it; servers refuse that for a response that has ended."""

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,7 @@ def _row(line: bytes, row_of: RowOf, connection: Connection) -> Row:
     if not isinstance(data, dict):
         return Row("", None, "malformed_row", f"a result line that is no JSON object: {line[:80]!r}")
     row = row_of(data)
-    return replace(row, error=connection.clean(row.error)) if row.error else row
+    return row._replace(error=connection.clean(row.error)) if row.error else row
 
 
 async def pages(fetch: Fetch) -> AsyncIterator[list[dict[str, Any]]]:

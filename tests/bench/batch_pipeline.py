@@ -1,8 +1,9 @@
 """50,000 one-KB requests from a file to the ledger through the sandbox's Batch API, beside a bare loop.
 
-The bare loop is of the standard library alone: it ingests, shards and imports the same rows and keeps nothing for a
-crash. It runs with the same server, and without one, over answers that lie there: that one is what is wanted of us.
-SHUNTER_BENCH_ROWS=500000 adds one run of so many rows, for its memory and for how the time grows.
+The bare loop, of the standard library alone, ingests, shards and imports the same rows and keeps nothing for a crash.
+It runs with the same sandbox, and without one, over the answers that the sandbox gave. The second is what ours is held
+against, less the time in which the sandbox alone works and both would wait.
+SHUNTER_BENCH_ROWS=500000 adds a run of so many rows, for its memory and for how the time grows.
 """
 
 import json
@@ -101,7 +102,8 @@ def finished(file_id):
     while batch["status"] != "completed":
         time.sleep(0.02)
         batch = json.load(ask("GET", f"/batches/{batch['id']}"))
-    print(time.monotonic() - began)
+    with open(path + ".waited", "w") as told:
+        told.write(str(time.monotonic() - began))
     return keeping(ask("GET", f"/files/{batch['output_file_id']}/content"))
 
 
@@ -127,27 +129,21 @@ assert db.execute("SELECT count(*) FROM result").fetchone() == (rows,)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The runs of one round, and the CPU seconds that the sandbox needed in each of the first two."""
+    """One run of each; `waited` are the seconds in which the sandbox alone worked."""
 
     submit: Cost
     work: Cost
-    beside: Cost
+    bare: Cost
     alone: Cost
-    served_us: float
-    served_bare: float
+    waited: float
+    served: float  # CPU seconds of the sandbox, for ours
 
-
-def shunter(*arguments: str) -> list[str]:
-    """A command of ours."""
-    return [str(Path(PYTHON).with_name("shunter")), *arguments, "--json"]
-
-
-def served(use: Callable[[str], None]) -> float:
-    """Use a sandbox without delays, in a process of its own; the CPU seconds that it needed."""
-    with process(SANDBOX, json.dumps({"batch_seconds": 0})) as (port, pid):
-        before = cpu_seconds(pid)
-        use(f"http://127.0.0.1:{port}")
-        return cpu_seconds(pid) - before
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each way through, the sandbox's own time taken out."""
+        work, submit = self.work.wall - self.waited, self.submit.wall
+        return {"submit": submit, "pack": work, "both": submit + work, "bare": self.bare.wall - self.waited,
+                "alone": self.alone.wall}  # fmt: skip
 
 
 class Track:
@@ -158,6 +154,12 @@ class Track:
         self.file, self.script, self.answers = (Path(folder, name) for name in ("rows.jsonl", "bare.py", "answers"))
         make(self.file, rows)
         self.script.write_text(BARE)
+
+    def round(self) -> Round:
+        """All of them in turn, so that a drift of the machine meets all."""
+        submit, work, served = self.ours()
+        bare, waited = self.bare()
+        return Round(submit, work, bare, self._bare(str(self.answers)), waited, served)
 
     def ours(self) -> tuple[Cost, Cost, float]:
         """Submit and one worker, from an empty database; what came of it is checked."""
@@ -187,60 +189,73 @@ class Track:
             store.close()
 
     def bare(self) -> tuple[Cost, float]:
-        """The bare loop with a sandbox."""
+        """The bare loop with a sandbox, whose answers are kept, and how long it waited for them."""
         costs: list[Cost] = []
-        seconds = served(lambda url: costs.append(self._bare(url)))
-        return costs[0], seconds
-
-    def alone(self) -> Cost:
-        """The bare loop over answers that lie there."""
-        if not self.answers.exists():
-            served(lambda url: self._bare(url, str(self.answers)))
-        return self._bare(str(self.answers))
+        self.answers.unlink(missing_ok=True)
+        served(lambda url: costs.append(self._bare(url, str(self.answers))))
+        return costs[0], float(Path(self.folder, "bare.db.waited").read_text())
 
     def _bare(self, where: str, *kept: str) -> Cost:
         return run([PYTHON, str(self.script), str(self.file), fresh(self.folder, "bare"), where, *kept])
 
-    def round(self) -> Round:
-        """Everything once."""
-        submit, work, served_us = self.ours()
-        beside, served_bare = self.bare()
-        return Round(submit, work, beside, self.alone(), served_us, served_bare)
+
+def shunter(*arguments: str) -> list[str]:
+    """A command of ours."""
+    return [str(Path(PYTHON).with_name("shunter")), *arguments, "--json"]
 
 
-def main(rows: int = ROWS) -> bool:
-    """Rows a second from submit and from pack, and peak memory."""
+def served(use: Callable[[str], None]) -> float:
+    """Use a sandbox without delays, in a process of its own; the CPU seconds that it needed."""
+    with process(SANDBOX, json.dumps({"batch_seconds": 0})) as (port, pid):
+        before = cpu_seconds(pid)
+        use(f"http://127.0.0.1:{port}")
+        return cpu_seconds(pid) - before
+
+
+def describe(rounds: list[Round]) -> None:
+    """Print the medians."""
+    alone, served = median(one.waited for one in rounds), median(one.served for one in rounds)
+    print(f"       the sandbox works alone for {alone:.1f} s and needs {served:.1f} s of CPU in all")
+    names = {
+        "submit": "submit --file",
+        "work": "worker --once",
+        "bare": "the bare loop with the sandbox",
+        "alone": "the bare loop over its answers",
+    }
+    wall = {name: median(getattr(one, name).wall for one in rounds) for name in names}
+    for name, what in names.items():
+        peak = max(getattr(one, name).peak_mb for one in rounds)
+        print(f"       {what}: {wall[name]:.1f} s, {ROWS / wall[name]:,.0f} rows/s, {peak:.0f} MB")
+    share = wall["bare"] / (wall["submit"] + wall["work"])
+    print(f"       rows/s, all of it with the sandbox / of the bare loop with it: {share:.3g}")
+
+
+def main() -> bool:
+    """Rows a second and peak memory, then how both grow."""
+    print(f"{ROWS:,} rows through a provider batch, medians of {RUNS}:")
     with tempfile.TemporaryDirectory() as folder:
-        track = Track(folder, rows)
+        track = Track(folder, ROWS)
+        track.round()
         rounds = [track.round() for _ in range(RUNS)]
-    held = _said(rounds, rows)
-    if MANY:
-        with tempfile.TemporaryDirectory() as folder:
-            submit, work, _ = Track(folder, MANY).ours()
-        small = median(one.submit.wall + one.work.wall for one in rounds) / rows
-        grown = (submit.wall + work.wall) / MANY / small
-        held = verdict(f"time a row at {MANY:,} rows / at {rows:,}", grown, 1.2) and held
-        held = verdict("peak MB at so many", max(submit.peak_mb, work.peak_mb), 100) and held
-    return held
+    describe(rounds)
+    times = [one.seconds for one in rounds]
+    held = True
+    for name, begin, bound in (("both", "submit", 0.3), ("pack", "pack", 0.7)):
+        share = median(one["alone"] / one[name] for one in times)
+        held = verdict(f"rows/s from {begin} / of the bare loop", share, bound, at_least=True) and held
+    peak = max(max(one.submit.peak_mb, one.work.peak_mb) for one in rounds)
+    held = verdict("peak MB of submit and worker", peak, 100) and held
+    return grows(median(one.submit.wall + one.work.wall for one in rounds)) and held if MANY else held
 
 
-def _said(rounds: list[Round], rows: int) -> bool:
-    def speed(seconds: Callable[[Round], float]) -> float:
-        return rows / median(map(seconds, rounds))
-
-    print(f"{rows:,} rows of about one KB through the batch lane, medians of {len(rounds)}:")
-    print(f"       submit: {speed(lambda one: one.submit.wall):,.0f} rows/s")
-    print(f"       worker --once, from pack to ledger: {speed(lambda one: one.work.wall):,.0f} rows/s, of which the "
-          f"sandbox needs {median(one.served_us for one in rounds):.1f} s of CPU")  # fmt: skip
-    print(f"       a bare loop with the same sandbox: {speed(lambda one: one.beside.wall):,.0f} rows/s")
-    print(f"       a bare loop over answers that lie there: {speed(lambda one: one.alone.wall):,.0f} rows/s")
-    whole = median(one.alone.wall / (one.submit.wall + one.work.wall) for one in rounds)
-    packed = median(one.alone.wall / one.work.wall for one in rounds)
-    served = median(one.beside.wall / one.work.wall for one in rounds)
-    print(f"       from pack / the bare loop with the same sandbox: {served:.2f}")
-    held = verdict("from submit / the bare loop without a server", whole, 0.3, at_least=True)
-    held = verdict("from pack / the bare loop without a server", packed, 0.7, at_least=True) and held
-    return verdict("peak MB", max(max(one.submit.peak_mb, one.work.peak_mb) for one in rounds), 100) and held
+def grows(seconds: float) -> bool:
+    """Many rows once: the same memory, and as much time as so many times the rows may take."""
+    with tempfile.TemporaryDirectory() as folder:
+        submit, work, _ = Track(folder, MANY).ours()
+    print(f"       {MANY:,} rows:", end=" ")
+    print(f"submit {submit.wall:.0f} s, {submit.peak_mb:.0f} MB; worker {work.wall:.0f} s, {work.peak_mb:.0f} MB")
+    held = verdict("time a row / that of few rows", (submit.wall + work.wall) / seconds / (MANY / ROWS), 1.2)
+    return verdict("peak MB of many rows", max(submit.peak_mb, work.peak_mb), 100) and held
 
 
 if __name__ == "__main__":
