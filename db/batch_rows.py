@@ -73,12 +73,21 @@ def overdue(store: Store, job_ids: Sequence[str], now: datetime) -> set[str]:
         return set(connection.scalars(select(JOB.c.id).where(*late)))
 
 
+_WHOLE = or_(BODY.c.post_process.is_not(None), BODY.c.body.contains('"response_format"'))
+
+
+def any_judged(store: Store, batch_id: str) -> bool:
+    """Whether some row of the batch is such that its answer must be looked at whole."""
+    rows = select(ATTEMPT.c.n).join(BODY, BODY.c.job_id == ATTEMPT.c.job_id).where(ATTEMPT.c.batch_id == batch_id)
+    with store.read() as connection:
+        return connection.execute(rows.where(_WHOLE).limit(1)).first() is not None
+
+
 def judged(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str | None, int]]:
     """Body, post-process command and number of earlier answers of those jobs whose answers must be looked at whole."""
-    whole = or_(BODY.c.post_process.is_not(None), BODY.c.body.contains('"response_format"'))
     with store.read() as connection:
         query = select(*BODY.c, ledger.ANSWERED.label("answered")).join(JOB, JOB.c.id == BODY.c.job_id)
-        rows = connection.execute(query.where(within(BODY.c.job_id, job_ids, connection), whole))
+        rows = connection.execute(query.where(within(BODY.c.job_id, job_ids, connection), _WHOLE))
         return {row.job_id: (row.body, row.post_process, row.answered) for row in rows}
 
 

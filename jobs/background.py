@@ -8,7 +8,6 @@ import asyncio
 import random
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from db import background, batches, plans, settle

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import orjson
 
@@ -47,13 +48,13 @@ async def import_rows(context: Context, batch: Batch) -> None:
 async def _import(context: Context, batch: Batch, remote: Remote) -> int:
     """How many rows were given back. A page is read and decoded while the one before it is written."""
     seen = 0
-    written = asyncio.get_running_loop().create_future()
-    written.set_result(None)
+    judging = context.thread(batch_rows.any_judged, batch.id)
+    written: asyncio.Future[Any] = judging
     with _short_turns():
         try:
             async for rows in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
                 seen += len(rows)
-                settlements, now = await _settlements(context, batch, rows)
+                settlements, now = await _settlements(context, batch, rows, judged=await judging)
                 await written
                 written = context.thread(settle.settle, settlements, now)
         finally:
@@ -211,11 +212,14 @@ async def settle_rows(context: Context, batch: Batch, rows: Sequence[Keyed]) -> 
     await context.db(settle.settle, settlements, now)
 
 
-async def _settlements(context: Context, batch: Batch, rows: Sequence[Keyed]) -> tuple[list[Settlement], datetime]:
+async def _settlements(
+    context: Context, batch: Batch, rows: Sequence[Keyed], *, judged: bool = True
+) -> tuple[list[Settlement], datetime]:
+    """How the rows end; `judged`: the answers of some must be looked at whole."""
     now = context.clock.now()
     ids = [job_id for job_id, _, _ in rows]
     bad = [job_id for job_id, _, row in rows if row.answer is None or not row.answer.usable]
-    whole = await context.db(batch_rows.judged, ids)
+    whole = await context.db(batch_rows.judged, ids) if judged else {}
     idle = await context.db(batch_rows.never_ran, bad) if bad else {}
     onto = await context.db(plans.next_steps, bad, now) if bad else {}
     late = await context.db(batch_rows.overdue, bad, now) if bad else set()

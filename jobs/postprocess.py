@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
-from dataclasses import replace
 
 from db.settle import Ending, Failed, Succeeded, Text
 

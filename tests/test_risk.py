@@ -1,7 +1,6 @@
 """The most that an attempt of unknown cost can have cost: above any bill for what was heard, and not absurd."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
