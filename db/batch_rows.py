@@ -10,6 +10,7 @@ from db import ledger
 from db.claims import BODY
 from db.dialect import within
 from db.engine import Store
+from db.ids import custom_id
 from db.ledger import ATTEMPT, JOB
 from db.states import AttemptState
 
@@ -44,6 +45,13 @@ def open_rows(store: Store, batch_id: str, limit: int) -> list[tuple[str, int]]:
     """Attempts of the batch that nothing has settled yet."""
     with store.read() as connection:
         return [tuple(row) for row in connection.execute(_open(batch_id).limit(limit))]
+
+
+def names(store: Store, batch_id: str) -> set[str]:
+    """The custom_ids of all rows of the batch."""
+    with store.read() as connection:
+        rows = select(ATTEMPT.c.job_id, ATTEMPT.c.n).where(ATTEMPT.c.batch_id == batch_id)
+        return {custom_id(job_id, n) for job_id, n in connection.execute(rows)}
 
 
 def holds(store: Store, batch_id: str, job_id: str, n: int) -> bool:

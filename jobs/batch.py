@@ -1,4 +1,4 @@
-"""The batch lane: pack, upload, create, poll; look before you post again, adopt what is there."""
+"""The batch lane from a packed batch on: upload, create, poll; look before you post again, adopt what is there."""
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,63 +6,20 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from db import batch_rows, batches, facts, headroom, packing, plans
+from db import batch_rows, batches
 from db.engine import Store
-from db.ids import custom_id, new_id
-from db.packing import Room, Waiting
+from db.ids import custom_id
 from db.states import BatchState, Lane
 from db.tables import Batch
 from jobs import background, importing, polling
 from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
-from jobs.providers import BatchProvider, Remote, Ticket
+from jobs.providers import BatchProvider, Remote, Ticket, named_line
 
-_ROOM = 0.75  # of a provider's bytes, for bodies: the rest is for custom_ids, escapes and what wraps each row
 _FILE_TRIES = 3  # with a file that cannot be found: it may be new, or was deleted by a worker that died after that
 _ONE_AT_A_TIME = "another create is unclear; at most one at a time can be told apart"
+_NAMED = 20  # lines of a file that refused uploads may name, one each, before all its rows count as refused
 _SOON_S = 5.0  # between two looks for something that a list may show late
-
-
-async def has_batch_api(context: Context, provider: str) -> bool:
-    """Whether the provider's address has a Batch API: the config says so, else it is asked once and remembered."""
-    if provider in context.has_batch:
-        return context.has_batch[provider]
-    endpoint = context.endpoint(provider)
-    if endpoint.own:
-        return True
-    key = f"batch_api {endpoint.base_url}"
-    if (known := await context.db(facts.get, key)) is None:
-        known = "yes" if await context.batch_provider(provider).has_batch_api() else "no"
-        await context.db(facts.put, key, known)
-    return known == "yes"
-
-
-async def pack(context: Context, *, window_open: bool = True) -> int:
-    """Put due jobs of the batch lane into batches, or move them on where there is no Batch API; how many rows.
-
-    Jobs whose hour to leave the lane has come go on to their next step in any case. What finds the provider's queue
-    full, or the window closed, stays queued.
-    """
-    await context.db(plans.leave_late, context.clock.now())
-    packed = 0
-    for group in await context.db(packing.waiting, context.clock.now()) if window_open else ():
-        if group.provider not in context.endpoints:
-            continue
-        if not await has_batch_api(context, group.provider):
-            await context.db(plans.leave_batch_lane, group.provider, group.model)
-            continue
-        packed += await context.db(_pack, context, group)
-    return packed
-
-
-def _pack(store: Store, context: Context, group: Waiting) -> int:
-    limits = context.batch_provider(group.provider).limits
-    base_url, now = context.endpoint(group.provider).base_url, context.clock.now()
-    room = Room(limits.rows, int(limits.bytes * _ROOM))
-    if head := headroom.left(store, group.provider, base_url, group.model, now):
-        room = replace(room, tokens=head.now, most=head.empty)
-    cuts = packing.cuts(store, group, room, now)
-    return sum(packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now) for cut in cuts)
 
 
 async def move(context: Context, batch: Batch) -> None:
@@ -124,9 +81,27 @@ async def _upload(context: Context, batch: Batch) -> None:
         try:
             file_id = await provider.upload(ticket)
         except CallError as error:
-            await _not_posted(context, batch, error, now)
+            if not await _without_line(context, batch, ticket, error, now):
+                await _not_posted(context, batch, error, now)
             return
         await context.db(batches.uploaded, batch.id, file_id)
+
+
+async def _without_line(context: Context, batch: Batch, ticket: Ticket, error: CallError, intent_at: datetime) -> bool:
+    """Whether the refusal of an upload names a line, as servers do that check files at once: the others go again."""
+    line = named_line(str(error))
+    if (
+        not line
+        or not isinstance(error, Permanent)
+        or error.status in polling.KEY
+        or ticket.rows <= batch.rows - _NAMED
+    ):
+        return False
+    if not await context.db(batch_rows.rows_at, batch.id, [line]):
+        return False
+    if await context.db(batches.forget_intent, batch, intent_at):  # else another worker's by now
+        await importing.quarantine(context, batch, [(line, error.code, str(error))])
+    return True
 
 
 async def _ticket(context: Context, batch: Batch) -> Ticket:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+CUT = "cut_file"  # the code of a result file that breaks off within a line
+
 
 class ShunterError(Exception):
     """The root; `code` is a word for machines, `exit_code` what the command line ends with."""

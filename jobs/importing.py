@@ -38,28 +38,33 @@ async def import_rows(context: Context, batch: Batch) -> None:
 
     Doing it again changes nothing, so it may be cut off anywhere.
     """
-    seen = await _import(context, batch, _remote(batch))
+    answered = await _import(context, batch, _remote(batch))
     # Rows that validation named are settled by now; the others were never looked at.
     spared = batch.status == "failed" and await context.db(batch_rows.some_settled, batch.id)
-    await _rest(context, batch, _missing(batch, lost=batch.done > seen, spared=spared))
+    await _rest(context, batch, _missing(batch, lost=batch.done > answered, spared=spared))
     await _close(context, batch)
 
 
 async def _import(context: Context, batch: Batch, remote: Remote) -> int:
-    """How many rows were given back. A page is read and decoded while the one before it is written."""
-    seen = 0
+    """How many of its rows were answered; a file may also hold rows of somebody else, or a row twice.
+
+    A page is read and decoded while the one before it is written.
+    """
+    names = await context.db(batch_rows.names, batch.id)
+    silent = set(names)
     judging = context.thread(batch_rows.any_judged, batch.id)
     written: asyncio.Future[Any] = judging
     with _short_turns():
         try:
-            async for rows in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
-                seen += len(rows)
+            async for page in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
+                rows = [keyed for keyed in page if keyed[2].custom_id in names]
+                silent.difference_update([row.custom_id for _, _, row in rows if row.answer])
                 settlements, now = await _settlements(context, batch, rows, judged=await judging)
                 await written
                 written = context.thread(settle.settle, settlements, now)
         finally:
             await written
-    return seen
+    return len(names) - len(silent)
 
 
 @contextmanager
@@ -164,18 +169,23 @@ async def _close(context: Context, batch: Batch) -> None:
 
 
 async def pages(rows: AsyncIterator[Row]) -> AsyncIterator[list[Keyed]]:
-    """Rows that are ours, so many together as are written at once."""
+    """Rows with a mark like ours, so many together as are written at once; those before an error come before it."""
     page: list[Keyed] = []
-    size = 0
-    async for row in rows:
-        if key := parse_custom_id(row.custom_id):
-            page.append((*key, row))
-            size += sum(len(choice.text) for choice in row.answer.choices) if row.answer else 0
-        if len(page) >= _ROWS_A_WRITE or size >= _CHARS_A_WRITE:
-            yield page
-            page, size = [], 0
+    size, broke = 0, None
+    try:
+        async for row in rows:
+            if key := parse_custom_id(row.custom_id):
+                page.append((*key, row))
+                size += sum(len(choice.text) for choice in row.answer.choices) if row.answer else 0
+            if len(page) >= _ROWS_A_WRITE or size >= _CHARS_A_WRITE:
+                yield page
+                page, size = [], 0
+    except CallError as error:
+        broke = error
     if page:
         yield page
+    if broke:
+        raise broke
 
 
 def _remote(batch: Batch) -> Remote:
@@ -189,7 +199,7 @@ def _remote(batch: Batch) -> Remote:
 
 
 def _missing(batch: Batch, *, lost: bool, spared: bool) -> Row:
-    """What is said of a row that is in no file. `lost`: more rows were done than were given back."""
+    """What is said of a row that is in no file. `lost`: more rows were done than were answered."""
     code, _, error = (batch.error or f"batch_{batch.status}: the batch {batch.status}").partition(": ")
     if lost:
         return Row("", Answer((), Outcome.CUT), error_code=code, error="done, but its answer was not given")

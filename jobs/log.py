@@ -60,7 +60,9 @@ class Log:
             writer = Writer(self._store)
         except Exception:  # no descriptor left, say: the next delta tries again
             with self._lock:
-                self._thread = None
+                for entry in self._waiting:
+                    entry.postpone()
+                self._waiting, self._thread = [], None
             return
         try:
             while (entries := self._next()) is not None:
@@ -102,6 +104,10 @@ class Entry:
         if not self._due:
             self._due = True
             self._log.wake(self)
+
+    def postpone(self) -> None:
+        """Nobody writes now: what waits goes with the next delta."""
+        self._due = False
 
     def take(self) -> list[Piece]:
         """What came since the last time, joined where it is of one kind and choice."""

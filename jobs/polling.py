@@ -7,7 +7,7 @@ from db import batches, headroom, plans
 from db.tables import Batch
 from jobs import importing
 from jobs.context import Context
-from jobs.errors import CallError, Permanent
+from jobs.errors import CUT, CallError, Permanent
 from jobs.importing import FULL
 from jobs.providers import Remote
 
@@ -52,7 +52,9 @@ def to_leave(context: Context, batch: Batch) -> bool:
 async def _ended(context: Context, batch: Batch, remote: Remote) -> None:
     why = f"{remote.error_code}: {remote.error}" if remote.error_code or remote.error else None
     files = {"output_file_id": remote.output_file_id, "error_file_id": remote.error_file_id}
-    end = {"status": remote.status, "done": remote.done, "error": why, "now": context.clock.now()}
+    counted = remote.rows is not None or remote.done or remote.failed
+    done = remote.done if counted or remote.status != "completed" else batch.rows  # all of them may have run
+    end = {"status": remote.status, "done": done, "error": why, "now": context.clock.now()}
     await context.db(batches.ended, batch.id, **end, **files)
 
 
@@ -122,12 +124,17 @@ async def import_(context: Context, batch: Batch) -> None:
     try:
         await importing.import_rows(context, batch)
     except CallError as error:
-        await _not_seen(context, batch, error)
+        if error.code == CUT and batch.ended_at and context.clock.now() > batch.ended_at + timedelta(seconds=_LOST_S):
+            await importing.forgotten(context, batch, f"{error}, still an hour after its end")
+        else:
+            await _not_seen(context, batch, error)
 
 
 def _lost(context: Context, batch: Batch) -> bool:
     """Whether it should have ended an hour ago: by itself, or after its cancel."""
-    end = batch.cancel_at or batch.expires_at or (batch.submitted_at or batch.packed_at) + timedelta(days=1)
+    begun = batch.submitted_at or batch.packed_at
+    expires = batch.expires_at if batch.expires_at and batch.expires_at > begun else begun + timedelta(days=1)
+    end = batch.cancel_at or expires
     return context.clock.now() > end + timedelta(seconds=_LOST_S)
 
 

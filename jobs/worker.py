@@ -14,7 +14,7 @@ from db import batches, due, facts, queue, rescue
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
-from jobs import background, batch, live, presence, windows
+from jobs import background, batch, live, packing, presence, windows
 from jobs.context import Context
 from jobs.errors import CallError
 from jobs.retry import MAX_ATTEMPTS
@@ -55,7 +55,7 @@ async def pack(context: Context, told: Told) -> int:
     """Put what waits for the batch lane into batches, if the window is open; how many rows."""
     opens = await window_opens(context)
     try:
-        return await batch.pack(context, window_open=opens is None)
+        return await packing.pack(context, window_open=opens is None)
     except CallError as error:
         told.trouble(str(error))
         return 0

@@ -17,11 +17,11 @@ from db.ids import new_id
 from db.migrations import migrate
 from db.states import Lane
 from jobs import pricing, stream, windows
-from jobs.batch import has_batch_api
 from jobs.chat import Request, Usage
 from jobs.clock import Clock
 from jobs.context import Context
 from jobs.errors import CallError, UsageError
+from jobs.packing import has_batch_api
 from jobs.providers.background_params import can_move, why_not
 from jobs.runner import Event, finished
 from router import estimate, settings

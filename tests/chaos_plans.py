@@ -35,7 +35,7 @@ def after(name: str, count: int = 1) -> Point:
     return "after", name, count
 
 
-PACK = "jobs.batch:packing.pack"
+PACK = "jobs.packing:packing.pack"
 UPLOAD_INTENT, UPLOAD, UPLOADED = "db.batches:intend_upload", f"{OPENAI}.upload", "db.batches:uploaded"
 CREATE_INTENT, CREATE, CREATED = "db.batches:intend_create", f"{OPENAI}.submit", "db.batches:created"
 SEND = f"{ANTHROPIC}.submit"

@@ -9,7 +9,7 @@ import openai
 
 from db import batches
 from db.tables import Batch
-from jobs import batch, worker
+from jobs import packing, worker
 from jobs.context import Context
 from tests.lanes import World
 
@@ -61,7 +61,7 @@ def the_batch(world: World) -> Batch:
 
 async def packed(world: World, context: Context) -> Batch:
     """The only batch there is, freshly packed."""
-    await batch.pack(context)
+    await packing.pack(context)
     return the_batch(world)
 
 

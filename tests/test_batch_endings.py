@@ -25,7 +25,6 @@ def at(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     ("nothing", "counts"),
     [(None, {"total": 10, "completed": 10}), ("", {"total": 10, "completed": 10}), (None, None), ("", "x")],
 )
-@pytest.mark.xfail(strict=False, reason="known: rows that are not ours or come twice, issue 4")
 def test_completed_with_no_file_at_all(at: At, nothing: str | None, counts: Any) -> None:
     """What was done cannot be told, so that every row may have been paid for."""
     without = final(output_file_id=nothing, error_file_id=nothing, request_counts=counts)
@@ -87,7 +86,6 @@ def test_rows_that_are_there_more_than_once(at: At) -> None:
     lived(at(OPENAI, Play(output=lambda rows: rows * 3)))
 
 
-@pytest.mark.xfail(strict=False, reason="known: rows that are not ours or come twice, issue 4")
 def test_rows_that_are_there_twice_do_not_stand_for_those_that_are_missing(at: At) -> None:
     world = lived(at(OPENAI, Play(output=lambda rows: [*rows[:7], *rows[:7]])), paid=13)
     assert world.attempts() == {"unknown": 3, "ok": 10}
@@ -112,7 +110,6 @@ def test_a_row_that_is_failed_and_then_answered(at: At) -> None:
     assert sum(world.server.bill.values()) == 10
 
 
-@pytest.mark.xfail(strict=False, reason="known: rows that are not ours or come twice, issue 4")
 def test_rows_of_somebody_else(at: At) -> None:
     """Custom ids of no job, of an attempt that never was, of another batch, and none at all: all of them are left."""
     world = at(OPENAI)

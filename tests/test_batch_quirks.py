@@ -74,7 +74,6 @@ def test_a_line_that_the_model_refuses(at: At, who: Personality) -> None:
 
 
 @named
-@pytest.mark.xfail(strict=False, reason="known: a server that refuses at the upload, issue 4")
 def test_a_line_that_is_no_json_to_the_server(at: At, who: Personality) -> None:
     """It is named and left behind, and the others go without it; a server that ignores it never answers it."""
     world = at(who)

@@ -53,7 +53,7 @@ def loaded(code: str) -> set[str]:
     [
         ("import router.cli.app", HEAVY),
         ("import router", HEAVY),
-        ("import jobs.worker, jobs.runner, jobs.batch", DEFERRED),
+        ("import jobs.worker, jobs.runner, jobs.batch, jobs.packing", DEFERRED),
         ("import router.working, jobs.fleet", DEFERRED),
         ("from router import Router", DEFERRED),
         ("import db.lookup, db.queue", DEFERRED | {"pydantic_settings", "httpx2"}),

@@ -1,5 +1,6 @@
 """When a batch is looked at again."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,6 @@ def test_the_nearer_its_end_the_sooner(age: float, done: float, more: float) -> 
 
 
 def test_a_batch_that_is_nearly_done_is_seen_when_it_should_be() -> None:
-    assert poll_pause(90, 0.9) == 10
+    assert poll_pause(90, 0.9) == pytest.approx(10)
     assert poll_pause(3600, 0.9) == 300
     assert poll_pause(3600, 1) == 180  # it may stand so for ever

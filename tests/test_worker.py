@@ -12,7 +12,7 @@ import pytest
 from db import batches, facts, queue
 from db.engine import Store
 from db.tables import Batch
-from jobs import batch, polling, windows, worker
+from jobs import batch, packing, polling, windows, worker
 from jobs.clock import Clock
 from jobs.context import Context
 from jobs.providers import Endpoint
@@ -191,7 +191,7 @@ def packed(world: World) -> str:
 
     async def pack() -> None:
         context = world.context()
-        await batch.pack(context)
+        await packing.pack(context)
         await context.close()
 
     asyncio.run(pack())

@@ -1,5 +1,6 @@
 """Provider and BatchProvider: two small protocols; PROVIDERS makes one on demand."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 from jobs.chat import Answer, Delta, Request
 from jobs.clock import Stopwatch
+
+_LINE = re.compile(r"\bline (\d{1,6})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,12 @@ class Row(NamedTuple):  # a tuple: an import makes tens of thousands of them
     retry: bool = True
     expired: bool = False
     cancelled: bool = False
+
+
+def named_line(text: str) -> int | None:
+    """The line of a batch file, counted from 1, that the words of an error name."""
+    found = _LINE.search(text)
+    return int(found[1]) if found else None
 
 
 class BatchProvider(Protocol):

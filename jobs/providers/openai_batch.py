@@ -1,6 +1,5 @@
 """OpenAI's Batch API, and every compatible one, through the openai SDK."""
 
-import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, closing
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from urllib.parse import quote
 
 from jobs.chat import Outcome
 from jobs.errors import CallError, Permanent
-from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket
+from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket, named_line
 from jobs.providers.answers import Head, count, decode, encode, error_of
 from jobs.providers.connection import Connection
 from jobs.providers.failures import lasting
@@ -21,7 +20,6 @@ from jobs.providers.rows import POST_SECONDS, asks_batches, moment, pages, rows,
 URL = "/v1" + PATH
 EXPIRED = frozenset({"batch_expired", "expired"})
 CANCELLED = frozenset({"batch_cancelled", "batch_canceled", "cancelled", "canceled"})
-_IN_WORDS = re.compile(r"\bline (\d{1,6})\b", re.IGNORECASE)
 TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})  # any other word will change
 
 
@@ -131,13 +129,18 @@ class OpenAIBatches:
             raise Permanent(f"{error}; and its list of batches lacks it", code=error.code, status=404) from None
 
     async def collect(self, remote: Remote, folder: Path | None = None) -> AsyncGenerator[Row]:
-        """The rows of the output file, then those of the error file."""
-        for file_id in (remote.output_file_id, remote.error_file_id):
-            if file_id:
-                path = f"/files/{_part(file_id)}/content"
+        """The rows of the output file, then those of the error file, also where the first of them breaks off."""
+        broke: CallError | None = None
+        for file_id in filter(None, (remote.output_file_id, remote.error_file_id)):
+            path = f"/files/{_part(file_id)}/content"
+            try:
                 async with aclosing(rows(self._connection, path, row_of, folder)) as found:
                     async for row in found:
                         yield row
+            except CallError as error:
+                broke = broke or error
+        if broke is not None:
+            raise broke
 
     async def cancel(self, provider_batch_id: str) -> Remote:
         """Ask to stop it; servers refuse that for a batch that has ended, gateways with a 500."""
@@ -227,8 +230,8 @@ def _line(error: Mapping[str, Any], connection: Connection) -> tuple[int, str, s
     """The line that a validation error speaks of, in its own field or only in its words."""
     text = connection.clean(str(error.get("message") or "")) or "refused by the provider's validation"
     line = error.get("line")
-    if not isinstance(line, int) and (found := _IN_WORDS.search(text)):
-        line = int(found[1])
+    if not isinstance(line, int):
+        line = named_line(text)
     return (line, str(error.get("code") or "invalid"), text) if isinstance(line, int) and line > 0 else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from jobs.errors import CallError, Transient
+from jobs.errors import CUT, CallError, Transient
 from jobs.providers import Row, Ticket
 from jobs.providers.answers import decode
 from jobs.providers.connection import Connection
@@ -56,7 +56,7 @@ async def _lines(connection: Connection, path: str) -> AsyncGenerator[list[bytes
             yield [line for line in lines if line and not line.isspace()]
     if tail.strip():
         if not _named(tail):
-            raise Transient(f"{connection.place().host} sent {path} only in part", code="cut_file")
+            raise Transient(f"{connection.place().host} sent {path} only in part", code=CUT)
         yield [tail]
 
 
