@@ -77,7 +77,7 @@ class Store:
             try:
                 connection = engine.connect()
             except DBAPIError as error:
-                if not self._seen or monotonic() > end or not _passing(error):
+                if not self._seen or monotonic() > end or not passing(error):
                     raise
                 sleep(_LOOK_AGAIN_S)
             else:
@@ -93,7 +93,7 @@ class Store:
             text = _said_by_sqlite(error) if self.path else _said_by_postgres(error, self._given)
             if text is None:
                 raise
-            kind = StoreAway if _passing(error) else StoreError
+            kind = StoreAway if passing(error) else StoreError
             raise kind(f"database {self.url} {text}") from error
 
     def tidy(self) -> None:
@@ -167,12 +167,13 @@ def _said_by_postgres(error: BaseException, url: URL) -> str | None:
     return said(error, url)
 
 
-def _passing(error: BaseException) -> bool:
+def passing(error: BaseException) -> bool:
+    """Whether trying again can help: a server that restarts, a connection that was lost, others in the way."""
     if isinstance(getattr(error, "orig", error), sqlite3.Error):
         return False
-    from db.postgres import passing
+    from db import postgres
 
-    return passing(error)
+    return postgres.passing(error)
 
 
 def address(url: str) -> URL:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from db import due, facts
 from db.due import DueBatch
-from db.engine import StoreError
+from db.engine import StoreAway, StoreError, passing
 from jobs import background, presence, windows, worker
 from jobs.context import Context
 from jobs.worker import MOVES, STOP_S, Told
@@ -83,14 +83,26 @@ class _Life:
         ):
             patience = 0.0
             try:
-                await asyncio.to_thread(self._flows.launch, _QUEUES)
-                await self._schedule()
-                await self._start("sweep", f"sweep:{context.owner}", context.clock.now().isoformat())
-                await self._look_on(beats)
-                patience = STOP_S
+                if await self._launched():
+                    await self._look_on(beats)
+                    patience = STOP_S
             finally:
                 self._stop.set()
                 await self._finish(patience)
+
+    async def _launched(self) -> bool:
+        """Open the queues, with a first sweep in them; False when the database restarts just now."""
+        try:
+            await asyncio.to_thread(self._flows.launch, _QUEUES)
+            await self._schedule()
+            await self._start("sweep", f"sweep:{self._context.owner}", self._context.clock.now().isoformat())
+        except Exception as error:
+            if not (isinstance(error, StoreAway) or passing(error)):
+                raise
+            self._told.note(str(error))
+            self.failed = True
+            return False
+        return True
 
     def _handlers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
         return {"sweep": self._sweep, "move_batch": self._move, "live_chunk": self._drain,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 from db.beside import Beside
-from db.engine import Store
+from db.engine import Store, StoreAway, passing
 from jobs.errors import ShunterError
 
 Handler = Callable[..., Awaitable[None]]
@@ -48,18 +48,22 @@ class Workflows:
         self._say = say
 
     def launch(self, queues: Mapping[str, tuple[int, float]]) -> None:
-        """Begin to take workflows from the queues: of each, so many at once here, looked for every so many seconds."""
+        """Begin to take workflows from the queues: of each, so many at once here, looked for every so many seconds.
+
+        StoreAway when the database restarts just now, ShunterError when it cannot be used.
+        """
         _speak(self._say)
         Workflows._here = self
         DBOS(config=self._config)
         try:
             DBOS.launch()
+            for queue, (number, seconds) in queues.items():
+                # No limit over all workers: one that a dead worker filled would stay full.
+                shape: dict[str, Any] = {"worker_concurrency": number, "polling_interval_sec": seconds}
+                DBOS.register_queue(queue, on_conflict="always_update", **shape)
         except Exception as error:
-            raise ShunterError(f"the worker's queues cannot be opened: {error}", code="no_queues") from error
-        for queue, (number, seconds) in queues.items():
-            # No limit over all workers: one that a dead worker filled would stay full.
-            shape: dict[str, Any] = {"worker_concurrency": number, "polling_interval_sec": seconds}
-            DBOS.register_queue(queue, on_conflict="always_update", **shape)
+            text = f"the worker's queues cannot be opened: {error}"
+            raise (StoreAway(text) if passing(error) else ShunterError(text, code="no_queues")) from error
 
     def start(self, name: str, workflow_id: str, *args: str) -> None:
         """Have one worker do this; a workflow of the same id, queued, running or over, makes it a no-op."""
