@@ -4,35 +4,31 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Connection, Result, Select, func, or_, select
 
 from db import ledger
 from db.claims import BODY
 from db.dialect import within
 from db.engine import Store
-from db.ids import custom_id
 from db.ledger import ATTEMPT, JOB
 from db.states import AttemptState
 
-_ROWS_A_PAGE = 1000
+_ROWS_A_PAGE = 500
 
 
 def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str]]:
     """Job, attempt and body of every row that is still to be sent, bodies that begin alike together, page by page."""
-    keys = _keys(store, batch_id)
-    for first in range(0, len(keys), _ROWS_A_PAGE):
-        page = keys[first : first + _ROWS_A_PAGE]
-        with store.read() as connection:
+    with store.read() as connection:
+        for page in _lines(connection, batch_id).partitions(_ROWS_A_PAGE):
             wanted = within(BODY.c.job_id, [job_id for job_id, _ in page], connection)
             bodies: dict[str, str] = dict(connection.execute(select(BODY.c.job_id, BODY.c.body).where(wanted)).all())
-        yield from ((job_id, n, bodies[job_id]) for job_id, n in page)
+            yield from ((job_id, n, bodies[job_id]) for job_id, n in page)
 
 
-def _keys(store: Store, batch_id: str) -> list[tuple[str, int]]:
-    """The open attempts of a batch in the order of its file's lines."""
-    with store.read() as connection:
-        rows = _open(batch_id).join(JOB, JOB.c.id == ATTEMPT.c.job_id).order_by(JOB.c.prefix, ATTEMPT.c.job_id)
-        return [tuple(row) for row in connection.execute(rows)]
+def _lines(connection: Connection, batch_id: str) -> Result[str, int]:
+    """The open attempts of a batch in the order of its file's lines, as a stream."""
+    rows = _open(batch_id).join(JOB, JOB.c.id == ATTEMPT.c.job_id).order_by(JOB.c.prefix, ATTEMPT.c.job_id)
+    return connection.execute(rows.execution_options(yield_per=_ROWS_A_PAGE))
 
 
 def _open(batch_id: str) -> Select[Any]:
@@ -47,13 +43,6 @@ def open_rows(store: Store, batch_id: str, limit: int) -> list[tuple[str, int]]:
         return [tuple(row) for row in connection.execute(_open(batch_id).limit(limit))]
 
 
-def names(store: Store, batch_id: str) -> set[str]:
-    """The custom_ids of all rows of the batch."""
-    with store.read() as connection:
-        rows = select(ATTEMPT.c.job_id, ATTEMPT.c.n).where(ATTEMPT.c.batch_id == batch_id)
-        return {custom_id(job_id, n) for job_id, n in connection.execute(rows)}
-
-
 def holds(store: Store, batch_id: str, job_id: str, n: int) -> bool:
     """Whether this attempt is a row of the batch."""
     with store.read() as connection:
@@ -63,8 +52,9 @@ def holds(store: Store, batch_id: str, job_id: str, n: int) -> bool:
 
 def rows_at(store: Store, batch_id: str, lines: Sequence[int]) -> dict[int, tuple[str, int]]:
     """The attempts on these lines of the batch's file, counted from 1, where it has such a line."""
-    keys = _keys(store, batch_id)
-    return {line: keys[line - 1] for line in lines if 1 <= line <= len(keys)}
+    wanted = set(lines)
+    with store.read() as connection, _lines(connection, batch_id) as rows:
+        return {line: (job_id, n) for line, (job_id, n) in enumerate(rows, 1) if line in wanted}
 
 
 def some_settled(store: Store, batch_id: str) -> bool:

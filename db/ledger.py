@@ -128,7 +128,7 @@ def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:
 
 
 _GIVEN: dict[str, BindParameter[Any]] = {name: bindparam(f"b_{name}") for name in Charge._fields}
-_CLOSE = Prepared(
+_CLOSING = (
     update(ATTEMPT)
     .where(
         ATTEMPT.c.job_id == bindparam("b_job_id"),
@@ -149,14 +149,20 @@ _CLOSE = Prepared(
 )
 
 
-def close(connection: Connection, settled: Sequence[Settled], now: datetime) -> int:
+_CLOSE = Prepared(_CLOSING)
+# As an expression: the index of its column would lead through the whole batch for each row.
+_CLOSE_ROWS = Prepared(_CLOSING.where(func.coalesce(ATTEMPT.c.batch_id, "") == bindparam("b_batch_id")))
+_CLOSED = ("b_job_id", "b_n", "b_ended_at", *(f"b_{name}" for name in _GIVEN))
+
+
+def close(connection: Connection, settled: Sequence[Settled], now: datetime, batch_id: str | None = None) -> int:
     """Settle attempts that are still open, whatever their jobs are by now; how many were.
 
-    A second settlement of the same attempt changes nothing, so importing a batch again is harmless.
+    With a batch, only those that are its rows. A second settlement of the same attempt changes nothing, so importing a
+    batch again is harmless.
     """
     ordered = sorted(settled, key=attrgetter("job_id", "n"))  # writers take them in one order, never in a circle
     rows = [(one.job_id, one.n, now, *one.charge) for one in ordered]
-    return _CLOSE.many(connection, _CLOSED, rows) if rows else 0
-
-
-_CLOSED = ("b_job_id", "b_n", "b_ended_at", *(f"b_{name}" for name in _GIVEN))
+    if batch_id is None:
+        return _CLOSE.many(connection, _CLOSED, rows) if rows else 0
+    return _CLOSE_ROWS.many(connection, (*_CLOSED, "b_batch_id"), [(*row, batch_id) for row in rows]) if rows else 0

@@ -10,9 +10,9 @@ from sqlalchemy import Boolean, Connection, and_, bindparam, case, false, func, 
 
 from db import ledger, log
 from db.bulk import Prepared
-from db.dialect import hold_ids, upsert
+from db.dialect import hold_ids, upsert, within
 from db.engine import Store, repeatable
-from db.ledger import JOB, Charge, Settled
+from db.ledger import ATTEMPT, JOB, Charge, Settled
 from db.log import RESULT
 from db.plans import Onto
 from db.states import FINAL, JobState
@@ -95,9 +95,23 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
     The first answer is the result whatever the job was by then (a late one too), every answer is charged; any other
     ending moves a job only while that attempt is its newest and it is still held.
     """
+    _settle(store, settlements, now, None)
+
+
+@repeatable
+def settle_rows(store: Store, settlements: Sequence[Settlement], now: datetime, batch_id: str) -> Sequence[Settlement]:
+    """The same for what a batch's results say; what is none of its rows is left out, and what is comes back."""
+    return _settle(store, settlements, now, batch_id)
+
+
+def _settle(
+    store: Store, settlements: Sequence[Settlement], now: datetime, batch_id: str | None
+) -> Sequence[Settlement]:
     with store.write() as connection:
         hold_ids(connection, JOB, [one.job_id for one in settlements])
-        ledger.close(connection, [Settled(one.job_id, one.n, one.charge) for one in settlements], now)
+        closed = ledger.close(connection, [Settled(*one[:3]) for one in settlements], now, batch_id)
+        if batch_id is not None and closed < len(settlements):  # settled before, or not ours
+            settlements = _of_batch(connection, settlements, batch_id)
         keep(connection, [(one.job_id, one.n, one.ending.result, isinstance(one.ending, Succeeded))
                           for one in settlements if one.ending.result and _says(one.ending.result)], now)  # fmt: skip
         log.prune(connection, [(one.job_id, one.n) for one in settlements if one.logged])
@@ -105,6 +119,14 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
             moves = [_move(one, now) for one in settlements if type(one.ending) is kind]
             if moves:
                 statement.many(connection, _MOVED[: len(moves[0])], moves)
+    return settlements
+
+
+def _of_batch(connection: Connection, settlements: Sequence[Settlement], batch_id: str) -> list[Settlement]:
+    tries = select(ATTEMPT.c.job_id, ATTEMPT.c.n, ATTEMPT.c.batch_id)
+    theirs = connection.execute(tries.where(within(ATTEMPT.c.job_id, [one.job_id for one in settlements], connection)))
+    rows = {(job_id, n) for job_id, n, where in theirs if where == batch_id}
+    return [one for one in settlements if one[:2] in rows]
 
 
 def _says(text: Text) -> bool:

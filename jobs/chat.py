@@ -195,6 +195,9 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"  # left by its reader
 
 
+USABLE = (Outcome.COMPLETE, Outcome.TRUNCATED)
+
+
 class Choice(NamedTuple):
     """One of the answers to a request."""
 
@@ -232,4 +235,4 @@ class Answer:
     @property
     def usable(self) -> bool:
         """Whether the job has succeeded with this answer."""
-        return self.outcome in (Outcome.COMPLETE, Outcome.TRUNCATED)
+        return self.outcome in USABLE

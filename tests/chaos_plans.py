@@ -40,7 +40,7 @@ UPLOAD_INTENT, UPLOAD, UPLOADED = "db.batches:intend_upload", f"{OPENAI}.upload"
 CREATE_INTENT, CREATE, CREATED = "db.batches:intend_create", f"{OPENAI}.submit", "db.batches:created"
 SEND = f"{ANTHROPIC}.submit"
 POLL, ENDED = f"{OPENAI}.poll", "db.batches:ended"
-SETTLE, IMPORTED = "jobs.importing:settle.settle", "db.batches:imported"
+SETTLE, IMPORTED = "jobs.importing:settle.settle_rows", "db.batches:imported"
 CLAIM, CALL, SAVE, RESCUE = "db.queue:claim", f"{CHAT}.complete", "jobs.runner:settle.settle", "db.rescue:rescue"
 CANCELLING, CANCEL = "db.batches:cancelling", f"{OPENAI}.cancel"
 

@@ -42,9 +42,9 @@ FILES: list[Point] = [
     ("after", "db.batches:created", 1),
     ("after", f"{OPENAI}.poll", 1),
     ("after", "db.batches:ended", 1),
-    ("before", "db.settle:settle", 1),
-    ("after", "db.settle:settle", 1),
-    ("after", "db.settle:settle", 2),
+    ("before", "db.settle:settle_rows", 1),
+    ("after", "db.settle:settle_rows", 1),
+    ("after", "db.settle:settle_rows", 2),
     ("before", "db.batches:imported", 1),
     ("after", "db.batches:imported", 1),
 ]
@@ -53,7 +53,7 @@ MESSAGES: list[Point] = [  # with points of its own: a point names its lane
     ("before", f"{ANTHROPIC}.submit", 1),
     ("after", f"{ANTHROPIC}.submit", 1),
     ("after", "jobs.batch:batches.created", 1),
-    ("after", "jobs.importing:settle.settle", 1),
+    ("after", "jobs.importing:settle.settle_rows", 1),
 ]
 LIVE: list[Point] = [
     ("after", "db.queue:claim", 1),

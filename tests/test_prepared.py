@@ -8,11 +8,13 @@ import pytest
 
 from db import queue, settle
 from db.engine import Store
+from db.ids import new_id
 from db.ledger import Charge
+from db.packing import Waiting
 from db.plans import Onto
 from db.settle import Again, Cancelled, Ending, Failed, Held, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
-from tests.lanes import NOW, add, balanced, job, rows
+from tests.lanes import NOW, add, balanced, job, pack, rows
 
 pytestmark = pytest.mark.both
 
@@ -84,3 +86,23 @@ def test_of_two_answers_to_one_attempt_in_a_page_the_first_counts(store: Store) 
     settle.settle(store, [*settlements, *twice], NOW)
     assert {row[0] for row in rows(store, "SELECT text FROM result")} == {"first"}
     assert rows(store, "SELECT count(*) FROM attempt WHERE cost_nano = 9")[0][0] == 0
+
+
+@pytest.mark.parametrize("many", [3, MANY])
+def test_results_of_a_batch_settle_its_own_rows_alone(store: Store, many: int) -> None:
+    """A row of another batch, of a live call, of no job: all are left, and the batch's own come back."""
+    group = Waiting("openai", "gpt-6-luna", 1)
+    mine, other = (new_id(NOW + timedelta(hours=n)) for n in (1, 2))
+    for batch_id in (mine, other):
+        add(store, *(job() for _ in range(many)))
+        pack(store, batch_id, group, base_url="u", max_rows=many, max_bytes=10**9, now=NOW)
+    (live,) = taken(store, ENDINGS[:1])
+    packed = [rows(store, f"SELECT job_id, n FROM attempt WHERE batch_id = '{one}'") for one in (mine, other)]
+    ours, theirs = ([Settlement(*row, PAID, Succeeded(Text("yes"))) for row in one] for one in packed)
+    strange = Settlement("0" * 26, 1, PAID, Succeeded(Text("whose?")))
+    assert settle.settle_rows(store, [*ours, *theirs, live, strange, *ours[:1]], NOW, mine) == [*ours, ours[0]]
+    assert settle.settle_rows(store, ours, NOW, mine) == ours
+    states = dict(rows(store, "SELECT state, count(*) FROM job GROUP BY state"))
+    assert states == {"succeeded": many, "submitted": many, "running": 1}
+    assert rows(store, "SELECT count(*) FROM attempt WHERE state = 'ok'") == [(many,)]
+    balanced(store)

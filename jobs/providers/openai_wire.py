@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.chat import Answer, CallPiece, Choice, Delta, Outcome, Request, ToolCall, Usage
+from jobs.chat import USABLE, Answer, CallPiece, Choice, Delta, Outcome, Request, ToolCall, Usage
 from jobs.errors import CallError
 from jobs.providers.answers import (
     ENDINGS,
@@ -280,7 +280,7 @@ def _words(body: dict[str, Any], head: Head, tier: str | None) -> Answer | None:
         return None
     text, reason = message.get("content"), choice.get("finish_reason")
     outcome = ENDINGS.get(reason) if isinstance(reason, str) else None
-    if not isinstance(text, str) or outcome not in (Outcome.COMPLETE, Outcome.TRUNCATED):
+    if not isinstance(text, str) or outcome not in USABLE:
         return None
     model, served = text_of(body.get("model")), tier or text_of(body.get("service_tier"))
     return Answer(

@@ -13,8 +13,8 @@ from tempfile import TemporaryFile
 from types import TracebackType
 
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]{1,80})"')  # never inside a text: there its quotes are escaped
-_RUN = 1 << 20  # bytes that are sorted in memory
-_BLOCK = 16 << 10  # bytes of each run that are in memory while they are merged
+_RUN = 1 << 19  # bytes that are sorted in memory
+_BLOCK = 4 << 10  # bytes of each run that are in memory while they are merged
 
 
 class Spool:
