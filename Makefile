@@ -8,10 +8,10 @@ TESTS ?= tests
 PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos clean
+.PHONY: help demo test check bench bench-peers chaos clean
 
 help: ## Show what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
@@ -36,6 +36,9 @@ check: $(STAMP) ## Lint, format, types, import rules
 
 bench: $(STAMP) ## Measure, as ratios beside something in the same run
 	@$(RUN) -m tests.bench
+
+bench-peers: $(STAMP) ## Measure beside other clients of the Batch API, each installed under build/ (SHUNTER_BENCH_PEER_ROWS)
+	@$(RUN) -m tests.bench.peers
 
 chaos: $(STAMP) ## Kill, stop and starve workers for some minutes (CHAOS_SEED, CHAOS_ROUNDS), and audit every bill
 	@$(RUN) -m tests.chaos_long
