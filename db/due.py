@@ -65,6 +65,14 @@ def next_batch(store: Store, endpoints: Mapping[str, str], by: str, now: datetim
         return at
 
 
+def held(store: Store, endpoints: Mapping[str, str], by: str, now: datetime) -> tuple[int, datetime | None]:
+    """How many of these batches others hold, and until when the first of their leases runs."""
+    with store.read() as connection:
+        theirs = select(func.count(), func.min(BATCH.c.lease_until)).where(_here(endpoints), ~_free(by, now))
+        count, until = connection.execute(theirs).one()
+        return count, until
+
+
 def elsewhere(store: Store, endpoints: Mapping[str, str], now: datetime) -> list[tuple[str, str]]:
     """Due batches, with their base URL, that were made where this process has no endpoint."""
     here = or_(False, *(_at(*endpoint) for endpoint in endpoints.items()))

@@ -180,6 +180,10 @@ async def once(context: Context, told: Told, stop: asyncio.Event) -> None:
                 work.task.result()
     if (opens := await window_opens(context)) and await context.db(due.jobs, due.BULK, list(context.endpoints)):
         told.note(f"bulk work waits for the window, which opens at {opens:%Y-%m-%d %H:%M} UTC")
+    others, until = await context.db(due.held, here(context), context.owner, context.clock.now())
+    if until:
+        whose = f"{others} batches are" if others > 1 else "a batch is"
+        told.note(f"{whose} another worker's; if that one died, the next run takes over from {until:%H:%M:%S} UTC on")
 
 
 async def _until_idle(context: Context, told: Told, stop: asyncio.Event, works: list[_Work]) -> None:

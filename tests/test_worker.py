@@ -247,6 +247,7 @@ def test_a_batch_that_another_holds_is_left_to_it(world: World) -> None:
     batches.take(world.store, "other", now + timedelta(hours=1), now)
     world.work()
     assert world.states() == {"submitted": 6}
+    assert "a batch is another worker's; if that one died, the next run takes over from" in world.notes[-1]
 
 
 # ---- the window ----
