@@ -1,6 +1,6 @@
 """One exception tree. Each error says what is wrong, where, and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 CUT = "cut_file"  # the code of a result file that breaks off within a line
 
@@ -19,6 +19,14 @@ class UsageError(ShunterError):
     """What was asked for cannot be understood or done as asked."""
 
     exit_code = 2
+
+
+class Mistakes(UsageError):
+    """Several things are wrong at once: `each` of them is a line."""
+
+    def __init__(self, each: Sequence[str], *, code: str) -> None:
+        super().__init__("\n".join(each), code=code)
+        self.each = each
 
 
 class Refused(ShunterError):

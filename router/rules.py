@@ -1,16 +1,17 @@
 """A policy as data: its values, and how they are read from TOML with every mistake named."""
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
 
 from db.states import Lane
-from jobs.errors import UsageError
 from jobs.providers import Timeouts
 from router.decision import Facts
 from router.estimate import Priors, Spread
+from router.tables import Source, Table
 
 CLASSES = ("interactive-long", "short", "structured-output", "bulk")
 LANES = (Lane.STREAM, Lane.SYNC, Lane.BATCH, Lane.BACKGROUND)
@@ -98,15 +99,11 @@ class Policy:
 
 
 def load(path: Path | None = None) -> Policy:
-    """The policy in a file, or the shipped one; UsageError names the file, the rule and the key of a mistake."""
-    path = path or SHIPPED
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise _mistake(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise _mistake(f"{path}: {error}") from error
-    return _policy(_Table(data if path == SHIPPED else _up_to_date(data), str(path)))
+    """The policy in a file, or the shipped one; UsageError names every mistake with its file, line, rule and key."""
+    source = Source(path or SHIPPED, "policy")
+    policy = _policy(Table(source, source.data if source.path == SHIPPED else _up_to_date(source.data)))
+    source.end()
+    return policy
 
 
 def _up_to_date(data: dict[str, Any]) -> dict[str, Any]:
@@ -116,63 +113,9 @@ def _up_to_date(data: dict[str, Any]) -> dict[str, Any]:
     return data | {name: {key: shipped[name][key] for key in NEWER[name]} | data[name] for name in tables}
 
 
-def _mistake(message: str) -> UsageError:
-    return UsageError(message, code="policy")
-
-
-class _Table:
-    """A TOML table that is read key by key; what is left over at the end was misspelt."""
-
-    def __init__(self, data: dict[str, Any], where: str) -> None:
-        self.data = dict(data)
-        self.where = where
-        self.known: list[str] = []
-
-    def take(self, key: str, *kinds: type, default: Any = None) -> Any:
-        """The value of a key, of one of these kinds; a key without a default must be there."""
-        self.known.append(key)
-        value = self.data.pop(key, default)
-        if value is None:
-            raise _mistake(f"{self.where}: '{key}' is missing")
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise _mistake(f"{self.where}: '{key}' must be {_article(kinds[0])}, not {value!r}")
-        return value
-
-    def number(self, key: str, low: float, high: float = float("inf")) -> float:
-        """A number above `low` and up to `high`."""
-        value = float(self.take(key, float, int))
-        if not low < value <= high:
-            limit = f" and at most {high:g}" if high < float("inf") else ""
-            raise _mistake(f"{self.where}: '{key}' must be more than {low:g}{limit}, not {value:g}")
-        return value
-
-    def word(self, key: str, words: tuple[str, ...]) -> str | None:
-        """One of these words, or None where the key is absent."""
-        value = self.take(key, str, default="")
-        if value and value not in words:
-            raise _mistake(f"{self.where}: '{key}' must be one of {', '.join(words)}, not {value!r}")
-        return value or None
-
-    def table(self, key: str) -> "_Table":
-        """A table inside this one."""
-        return _Table(self.take(key, dict), f"{self.where}: {key}")
-
-    def end(self) -> None:
-        """Refuse what nobody asked for."""
-        for key in self.data:
-            raise _mistake(f"{self.where}: unknown key '{key}' (known: {', '.join(self.known)})")
-
-
-def _article(kind: type) -> str:
-    return {str: "a text", float: "a number", int: "a whole number", bool: "true or false", dict: "a table"}.get(
-        kind, "a list"
-    )
-
-
-def _policy(top: _Table) -> Policy:
+def _policy(top: Table) -> Policy:
     name, confidence = top.take("name", str), top.number("confidence", 0.5, 0.999)
     leave = top.table("leave")
-    rules = [_rule(_Table(rule, f"{top.where}: rule {n}")) for n, rule in enumerate(_tables(top, "rule"), 1)]
     policy = Policy(
         name=name,
         confidence_z=NormalDist().inv_cdf(confidence),
@@ -182,67 +125,73 @@ def _policy(top: _Table) -> Policy:
         least_chance=leave.number("least_chance", 0, 1),
         timeouts=_timeouts(top.table("timeouts")),
         priors=_priors(top.table("priors")),
-        rules=tuple(rules),
+        rules=tuple(_rules(top)),
     )
     leave.end()
     top.end()
-    if not rules or rules[-1].when or rules[-1].class_ is None:
-        raise _mistake(f"{top.where}: the last rule must name a class and have no 'when', so that it fits everything")
     return policy
 
 
-def _tables(top: _Table, key: str) -> list[dict[str, Any]]:
-    tables: list[Any] = top.take(key, list)
-    if not all(isinstance(table, dict) for table in tables):
-        raise _mistake(f"{top.where}: write each rule as a table, [[{key}]]")
-    return tables
-
-
-def _timeouts(table: _Table) -> Timeouts:
+def _timeouts(table: Table) -> Timeouts:
     timeouts = Timeouts(**{name: table.number(name, 0) for name in ("first_token", "idle", "total", "connect")})
     table.end()
     return timeouts
 
 
-def _priors(table: _Table) -> Priors:
-    first, (median, slow), batch = (_pair(table.table(key)) for key in ("first_token_s", "tokens_per_s", "batch_s"))
-    windows = {window: Spread(*_pair(table.table(key))) for window, key in WINDOWS.items()}
+def _priors(table: Table) -> Priors:
+    first, (median, slow), batch = (
+        _pair(table, "first_token_s"), _pair(table, "tokens_per_s", falling=True), _pair(table, "batch_s"),
+    )  # fmt: skip
+    windows = {window: Spread(*_pair(table, key)) for window, key in WINDOWS.items()}
     table.end()
-    priors = Priors(Spread(*first), Spread(1 / median, 1 / slow), Spread(*batch), windows)
-    spreads = (priors.first_token_s, priors.token_s, priors.batch_s, *windows.values())
-    if any(spread.p95 < spread.p50 for spread in spreads):
-        raise _mistake(f"{table.where}: 'p95' is the slow end, so it cannot be quicker than 'p50'")
-    return priors
+    return Priors(Spread(*first), Spread(1 / median, 1 / slow), Spread(*batch), windows)
 
 
-def _pair(table: _Table) -> tuple[float, float]:
-    pair = table.number("p50", 0), table.number("p95", 0)
-    table.end()
-    return pair
+def _pair(table: Table, key: str, *, falling: bool = False) -> tuple[float, float]:
+    """The median and the slow end: more seconds, or (`falling`) less a second."""
+    pair, before = table.table(key), table.source.found
+    p50, p95 = pair.number("p50", 0), pair.number("p95", 0)
+    pair.end()
+    if before == table.source.found and (p95 > p50 if falling else p95 < p50):
+        pair.wrong("'p95' is the slow end, so it cannot be quicker than 'p50'", "p95")
+    return p50, p95
 
 
-def _rule(table: _Table) -> Rule:
+def _rules(top: Table) -> list[Rule]:
+    tables, before = top.tables("rule", "rule"), top.source.found
+    rules = [_rule(table) for table in tables]
+    if before == top.source.found and (not rules or rules[-1].when or rules[-1].class_ is None):
+        where = tables[-1] if tables else top
+        where.wrong("the last rule must name a class and have no 'when', so that it fits everything")
+    return rules
+
+
+def _rule(table: Table) -> Rule:
+    before = table.source.found
     name = table.take("name", str)
-    table.where = f"{table.where} ('{name}')"
+    table.name += f" ('{name}')" if name else ""
     rule = Rule(
         name=name,
         why=table.take("why", str),
-        when=tuple(_conditions(table.take("when", dict, default={}), table.where)),
+        when=tuple(_conditions(table)),
         class_=table.word("class", CLASSES),
-        lane=Lane(word) if (word := table.word("lane", LANES)) else None,
+        lane=Lane(word) if (word := table.word("lane", [lane.value for lane in LANES])) else None,
         refuse=table.take("refuse", bool, default=False),
     )
     table.end()
-    if not (rule.class_ or rule.lane or rule.refuse):
-        raise _mistake(f"{table.where}: has no effect; give it a class, a lane or refuse = true")
+    if before == table.source.found and not (rule.class_ or rule.lane or rule.refuse):
+        table.wrong("has no effect; give it a class, a lane or refuse = true")
     return rule
 
 
-def _conditions(when: dict[str, Any], where: str) -> list[Condition]:
-    return [_condition(key, value, where) for key, value in when.items()]
+def _conditions(rule: Table) -> Iterator[Condition]:
+    when = Table(rule.source, rule.take("when", dict, default={}), (*rule.where, "when"), rule.name)
+    for key in when.data:
+        if (condition := _condition(key, when)) is not None:
+            yield condition
 
 
-def _condition(key: str, value: Any, where: str) -> Condition:
+def _condition(key: str, when: Table) -> Condition | None:
     fact = key
     test: Test = "is"
     for ending in ENDINGS:
@@ -251,13 +200,16 @@ def _condition(key: str, value: Any, where: str) -> Condition:
     kind = CONDITIONS.get(fact)
     numeric = kind in (int, float)
     if kind is None or (test != "is" and not numeric) or (fact == "seconds_left" and test == "is"):
-        raise _mistake(f"{where}: unknown condition '{key}' (facts: {', '.join(CONDITIONS)})")
+        when.wrong(f"unknown condition '{key}' (facts: {', '.join(CONDITIONS)})", key)
+        return None
+    value = when.data[key]
     if kind is dict:
-        return Condition(fact, "has", tuple(_Table({"tags": value}, where).take("tags", dict).items()))
+        return Condition(fact, "has", tuple(_checked(key, value, kind, when).items()))
     if isinstance(value, list) and test == "is":
-        return Condition(fact, "any", tuple(_checked(key, one, kind, where) for one in value))
-    return Condition(fact, test, _checked(key, value, kind, where))
+        return Condition(fact, "any", tuple(_checked(key, one, kind, when) for one in value))
+    return Condition(fact, test, _checked(key, value, kind, when))
 
 
-def _checked(key: str, value: Any, kind: type, where: str) -> Any:
-    return _Table({key: value}, where).take(key, kind, *((int,) if kind is float else ()))
+def _checked(key: str, value: Any, kind: type, when: Table) -> Any:
+    one = Table(when.source, {key: value}, when.where, when.name)
+    return one.take(key, kind, *((int,) if kind is float else ()))

@@ -91,6 +91,12 @@ def test_the_policy_is_shown_as_it_is_written(run: Shell, tmp_path: Path) -> Non
     assert run("policy", "check", str(mine)).code == 0
     mine.write_text(mine.read_text().replace('class = "short"', 'class = "tall"'))
     refused(run("policy", "check", str(mine)), 2, "mine.toml", "'short'", "tall")
+    mine.write_text(mine.read_text().replace("idle = 60", "idle = 0"))
+    both = run("policy", "check", str(mine))
+    assert [line.split("mine.toml:")[1].split(":")[1] for line in both.err.splitlines()] == [
+        " timeouts",
+        " rule 3 ('short')",
+    ]
     refused(run("policy", "check", str(tmp_path / "none.toml")), 2, "none.toml")
 
 

@@ -158,6 +158,48 @@ def test_a_mistake_in_a_number_is_named(policy: Any, old: str, new: str, words: 
         policy("", head=HEAD.replace(old, new))
 
 
+MISTAKES = """
+[[rule]]
+name = "one"
+why = '''
+class = "a text, not a key"'''
+clas = "short"
+when = { interactve = true, priority = "high" }
+
+[[rule]]
+name = "two"
+class = "fast"
+[rule.when]
+model = [
+  1,
+]
+"""
+
+
+def test_every_mistake_is_named_with_its_line(policy: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        policy(MISTAKES, head=HEAD.replace("idle = 60", "idle = 0").replace("connect = 5", "connect = 5\nread = 5"))
+    lines = (tmp_path / "mine.toml").read_text().splitlines()
+    said = []
+    for told in str(caught.value).splitlines():
+        line, table, text = told.rsplit("mine.toml:", 1)[1].split(":", 2)
+        said.append((lines[int(line) - 1].split(" =")[0], table.strip(), text.split(" (")[0].strip()))
+    assert said == [
+        ("idle", "timeouts", "'idle' must be more than 0, not 0"),
+        ("read", "timeouts", "unknown key 'read'"),
+        ("clas", "rule 1 ('one')", "unknown key 'clas'"),
+        ("when", "rule 1 ('one')", "'priority' must be a whole number, not 'high'"),
+        ("when", "rule 1 ('one')", "unknown condition 'interactve'"),
+        ("[[rule]]", "rule 2 ('two')", "'why' is missing"),
+        (
+            "class",
+            "rule 2 ('two')",
+            "'class' must be one of interactive-long, short, structured-output, bulk, not 'fast'",
+        ),
+        ("model", "rule 2 ('two')", "'model' must be a text, not 1"),
+    ]
+
+
 def test_the_last_rule_must_fit_everything(policy: Any) -> None:
     for last in (rule(when="{ interactive = true }", **{"class": '"short"'}), rule(lane='"sync"')):
         with pytest.raises(UsageError, match="last rule"):

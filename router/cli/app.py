@@ -58,7 +58,7 @@ def root(
 
 
 def main() -> None:
-    """Run a command; what goes wrong is one line on stderr and an exit code."""
+    """Run a command; each thing that goes wrong is one line on stderr, and there is an exit code."""
     try:
         app()
     except KeyboardInterrupt:
@@ -69,7 +69,8 @@ def main() -> None:
             raise
         from router.show import complain
 
-        complain(str(error))
+        for line in getattr(error, "each", [str(error)]):
+            complain(line)
         sys.exit(code)
 
 

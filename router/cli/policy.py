@@ -37,7 +37,7 @@ def check(
         Path | None, typer.Argument(help="A policy file; else the one in force.", show_default=False)
     ] = None,
 ) -> None:
-    """Check a policy file: exit 0 when it is good, 2 with the mistake named.
+    """Check a policy file: exit 0 when it is good, 2 with every mistake and its line.
 
     Examples:
 
