@@ -15,7 +15,7 @@ from db.ledger import DECISION, JOB
 from db.queue import BATCH
 from db.states import BatchState, JobState, Lane
 
-_ROWS_A_FETCH = 1000
+_ROWS_A_FETCH = 500
 _IDS_A_STATEMENT = 2000
 _SAME_HOUR = timedelta(minutes=10)  # rows whose hours to leave are this near go together
 

@@ -110,7 +110,8 @@ async def _ticket(context: Context, batch: Batch) -> Ticket:
     provider = context.batch_provider(batch.provider)
     rows = batch.rows
     if _needs_file(provider, batch):
-        rows, unfit = await context.db(_write_file, provider, batch.id, str(path))
+        async with context.whole_file:
+            rows, unfit = await context.db(_write_file, provider, batch.id, str(path))
         await importing.unfit(context, batch, unfit)
     intents = [time for time in (batch.create_intent_at, batch.upload_intent_at) if time]
     since = min(intents, default=context.clock.now())

@@ -39,7 +39,8 @@ async def pack(context: Context, *, window_open: bool = True) -> int:
         if not await has_batch_api(context, group.provider):
             await context.db(plans.leave_batch_lane, group.provider, group.model)
             continue
-        packed += await context.db(_pack, context, group)
+        async with context.whole_file:
+            packed += await context.db(_pack, context, group)
     return packed
 
 
@@ -49,5 +50,8 @@ def _pack(store: Store, context: Context, group: Waiting) -> int:
     room = Room(limits.rows, int(limits.bytes * _ROOM))
     if head := headroom.left(store, group.provider, base_url, group.model, now):
         room = replace(room, tokens=head.now, most=head.empty)
-    cuts = packing.cuts(store, group, room, now)
-    return sum(packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now) for cut in cuts)
+    packed = 0
+    for cut in packing.cuts(store, group, room, now):
+        packed += packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now)
+        del cut  # while the next one grows
+    return packed

@@ -122,7 +122,8 @@ def later(context: Context, batch: Batch, error: CallError) -> datetime:
 async def import_(context: Context, batch: Batch) -> None:
     """Import its rows; what cannot be read now is read later, and what is gone for good counts as forgotten."""
     try:
-        await importing.import_rows(context, batch)
+        async with context.whole_file:
+            await importing.import_rows(context, batch)
     except CallError as error:
         if error.code == CUT and batch.ended_at and context.clock.now() > batch.ended_at + timedelta(seconds=_LOST_S):
             await importing.forgotten(context, batch, f"{error}, still an hour after its end")
