@@ -1,4 +1,4 @@
-"""policy show and check."""
+"""policy show, check and test."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +48,31 @@ def check(
     path = _path(file)
     policy = rules.load(path)
     show.say(f"{path}: good, {len(policy.rules)} rules")
+
+
+@app.command("test")
+def try_(
+    cases: Annotated[Path, typer.Argument(help="A TOML file of requests and what is expected of each.")],
+    policy: File = None,
+    json: Json = False,
+) -> None:
+    """Try a policy on requests of yours: exit 0 when each goes where the file expects it, 1 when one does not.
+
+    A case is a table with the words of `explain`, and what is expected: class, lane, tier, rule or refused.
+
+      [[case]]
+      name = "the nightly report"
+      prompt = "Summarize the day."
+      deadline = "8h"
+      expect = { lane = "batch" }
+
+    Examples:
+
+      shunter policy test cases.toml --policy my.toml
+    """
+    from router.cases import run
+
+    raise typer.Exit(run(cases, policy.expanduser() if policy else None, json=json))
 
 
 def _path(given: Path | None) -> Path:
