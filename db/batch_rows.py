@@ -13,7 +13,7 @@ from db.engine import Store
 from db.ledger import ATTEMPT, JOB
 from db.states import AttemptState
 
-_ROWS_A_PAGE = 500
+_ROWS_A_PAGE = 250
 
 
 def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str]]:

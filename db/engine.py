@@ -242,7 +242,7 @@ def _on_connect(connection: Any, _record: Any) -> None:
     pragmas = "journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"
     # `db/wal.py` checkpoints; a log that was started anew is cut to what is in it, so that its size tells. The system
     # caches the file as well: less than the usual 2 MB of each connection were no slower for bulk work.
-    for pragma in (*pragmas, "wal_autocheckpoint=0", "journal_size_limit=0", "cache_size=-768"):
+    for pragma in (*pragmas, "wal_autocheckpoint=0", "journal_size_limit=0", "cache_size=-384"):
         connection.execute(f"PRAGMA {pragma}")
 
 

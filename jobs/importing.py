@@ -19,7 +19,7 @@ from jobs.errors import CallError, Permanent
 from jobs.providers import BatchProvider, Remote, Row
 from jobs.retry import MAX_ATTEMPTS, counts, retry_row
 
-_ROWS_A_WRITE = 200
+_ROWS_A_WRITE = 150
 _CHARS_A_WRITE = 2_000_000  # a thousand answers may be a thousand times as long as others
 _HELD_S = 3600.0
 FULL = "token_limit_exceeded"  # OpenAI's code for a queue without room; the batch was made, and ran nothing
