@@ -13,7 +13,7 @@ from db.engine import Store
 from db.ledger import ATTEMPT, JOB
 from db.states import AttemptState
 
-_ROWS_A_PAGE = 250
+_ROWS_A_PAGE = 250  # bodies that are in memory together
 
 
 def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str]]:

@@ -236,3 +236,14 @@ def test_the_newest_first(store: Store) -> None:
         packed(store, name)
     assert [one.id for one in batches.recent(store, 2)] == ["c", "b"]
     assert replace(Waiting("a", "b", 1), rows=2).rows == 2
+
+
+def test_a_file_of_many_pages_has_every_row_once_and_in_order(store: Store) -> None:
+    """Bodies are read page by page, on the connection that streams the rows."""
+    many = 3 * batch_rows._ROWS_A_PAGE + 7
+    add(store, *(job() for _ in range(many)))
+    assert packed(store, max_rows=many, max_bytes=10**9) == many
+    found = ids(store, "b")
+    assert len(set(found)) == len(found) == many
+    last = batch_rows.rows_at(store, "b", [1, many, many + 1])
+    assert {line: ident for line, (ident, _) in last.items()} == {1: found[0], many: found[-1]}
