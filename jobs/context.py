@@ -56,9 +56,7 @@ class Context:
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
     carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
     owed: "list[Settlement]" = field(default_factory=list)  # that the database could not take yet
-    whole_file: asyncio.Lock = field(
-        default_factory=asyncio.Lock
-    )  # one is in hand at a time, for memory
+    whole_file: asyncio.Lock = field(default_factory=asyncio.Lock)  # one is in hand at a time, for memory
     _open: dict[tuple[str, str], Any] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
     _holding: "dict[asyncio.AbstractEventLoop, _Holding]" = field(default_factory=dict)
