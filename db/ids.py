@@ -2,11 +2,14 @@
 
 import secrets
 import threading
+from collections.abc import Sequence
 from datetime import datetime
+from typing import overload
 
 _lock = threading.Lock()
 _last = 0
 _CHANCE = 60
+_BYTES = 13
 
 
 def new_id(now: datetime) -> str:
@@ -19,6 +22,30 @@ def new_id(now: datetime) -> str:
     with _lock:
         _last = _last + 1 if _last >> _CHANCE >= fresh >> _CHANCE else fresh | secrets.randbits(_CHANCE - 1)
         return f"{_last:026x}"
+
+
+class Ids(Sequence[str]):
+    """Many ids in 13 bytes each, where a text takes 75: a batch has 50,000."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def append(self, one: str) -> None:
+        """Add an id that `new_id` made."""
+        self._kept += bytes.fromhex(one)
+
+    def __len__(self) -> int:
+        return len(self._kept) // _BYTES
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        return self._kept[number * _BYTES : (number + 1) * _BYTES].hex()
 
 
 def custom_id(job_id: str, n: int) -> str:

@@ -11,6 +11,7 @@ from db import ledger
 from db.claims import BODY
 from db.dialect import hold_ids, octets, within
 from db.engine import Store
+from db.ids import Ids
 from db.ledger import DECISION, JOB
 from db.queue import BATCH
 from db.states import BatchState, JobState, Lane
@@ -100,7 +101,7 @@ class _Growing:
         self._start()
 
     def _start(self) -> None:
-        self.ids: list[str] = []
+        self.ids = Ids()
         self._bytes = self._tokens = 0
         self._leave_by: datetime | None = None
 

@@ -22,7 +22,7 @@ from jobs.worker import MOVES, STOP_S, Told
 if TYPE_CHECKING:
     from jobs.workflows import Workflows
 
-# What may have left jobs to nobody when it failed: only a new life gives their leases back.
+# What may have left jobs to nobody when it failed: this worker renews their leases, until a new life gives them back.
 _HOLDING = ("live_chunk", "background_chunk")
 
 _LOOK_S = 1.0
@@ -121,15 +121,20 @@ class _Life:
                 await work(*args)
             except StoreError as error:  # the sweep comes round again
                 self._told.note(f"{name} {' '.join(args)}: {error}")
+                self._give_back(name)
             except Exception as error:  # a mistake of ours
                 self._told.trouble(f"{name} {' '.join(args)}: {type(error).__name__}: {error}")
-                if name in _HOLDING:
-                    self.failed = True
-                    self._stop.set()
+                self._give_back(name)
             finally:
                 del self._busy[task]
 
         return handle
+
+    def _give_back(self, name: str) -> None:
+        """Begin anew after what may have left jobs to nobody: taken by a commit, say, whose answer did not come."""
+        if name in _HOLDING:
+            self.failed = True
+            self._stop.set()
 
     async def _finish(self, seconds: float) -> None:
         try:

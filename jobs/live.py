@@ -65,7 +65,7 @@ class _Drain:
             await asyncio.gather(*self._calls)
         finally:
             ringing.cancel()
-            await self._close()
+            await runner.finished(self._close())  # a slot whose save nobody takes up would wait for ever
         return self._done
 
     async def _turn(self) -> bool:

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 PATIENCE_S = 240.0  # for one worker, on a busy machine
 TRIES = 12  # workers that live, until everything is done
 KILLED, STOPPED, ENDED_WELL, ENDED_BADLY = f"ended {-signal.SIGKILL}", "stopped", "ended 0", "ended 1"
+LAST = 150  # lines of the workers' log: a thread that waits in vain takes twenty
 OPEN_BATCH = "SELECT 1 FROM batch WHERE state <> 'imported'"
 Point = tuple[str, str, int]  # "before" or "after", "MODULE:NAME", which call
 
@@ -43,13 +44,20 @@ class Worker:
     pid: int
     events: "Queue[Any]"
 
-    def next(self, seconds: float = PATIENCE_S) -> str:
-        return str(self.events.get(timeout=seconds))
+    def next(self) -> str:
+        try:
+            return str(self.events.get(timeout=PATIENCE_S))
+        except Empty:
+            self.signal(signal.SIGUSR1)
+            time.sleep(1)
+            raise AssertionError(
+                f"{PATIENCE_S:.0f} s without a word of worker {self.pid}; the log says where it stands"
+            ) from None
 
     def now(self) -> str | None:
         """The same, if anything has become of it since."""
         with suppress(Empty):
-            return self.next(0.05)
+            return str(self.events.get(timeout=0.05))
         return None
 
     def signal(self, number: signal.Signals) -> None:
@@ -172,7 +180,7 @@ class Chaos:
     def log(self) -> str:
         """What the workers said last."""
         path = self.world.folder / "workers.log"
-        return "\n" + "\n".join(path.read_text().splitlines()[-40:]) if path.exists() else "no word of a worker"
+        return "\n" + "\n".join(path.read_text().splitlines()[-LAST:]) if path.exists() else "no word of a worker"
 
     def audit(self) -> Audit:
         """Two hours later: a call whose job was ended by another answer, and whose worker died, has nobody by then."""

@@ -10,6 +10,7 @@ and `spare_pages` make a SQLite file that is locked, or full, soon.
 """
 
 import asyncio
+import faulthandler
 import json
 import os
 import select
@@ -207,6 +208,7 @@ def run(spec: dict[str, Any]) -> int:
     with (Path(spec["folder"]) / "workers.log").open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    faulthandler.register(signal.SIGUSR1, file=2)  # where it stands, when it is waited for in vain
     try:
         prepare(spec)
         if spec.get("fleet"):
