@@ -17,6 +17,8 @@ from db.ids import new_id
 from db.ledger import ATTEMPT, DECISION, JOB
 from db.plans import Onto, step_of
 from db.queue import BATCH
+from db.reserving import Purse, reserve
+from db.rooms import put_off
 from db.states import AttemptState, BatchState, JobState, Lane, Tier
 from db.tables import Batch
 
@@ -30,16 +32,18 @@ class OneRow(NamedTuple):
     job_id: str
     n: int
     body: str
+    output_cap: int | None  # tokens of a choice, that its reservation rests on
     sent: bool  # its attempt is open: nothing has settled it yet
 
 
 # ---- pack ----
 
 
-def pack(store: Store, endpoints: Mapping[str, str], limit: int, now: datetime) -> int:
+def pack(store: Store, endpoints: Mapping[str, str], limit: int, now: datetime, purse: Purse | None = None) -> int:
     """Give each due job of these providers, by their base URLs, a batch of its own, its attempt open; how many.
 
-    Earliest `leave_by` first. The window is the one that the job's step of its plan names.
+    Earliest `leave_by` first. The window is the one that the job's step of its plan names. Those that no budget has
+    room for wait, or fail; they count, too.
     """
     order = (JOB.c.leave_by.is_(None), JOB.c.leave_by, JOB.c.id)
     free = select(JOB.c.id).where(_queued(endpoints, now), JOB.c.run_after <= now).order_by(*order).limit(limit)
@@ -48,13 +52,19 @@ def pack(store: Store, endpoints: Mapping[str, str], limit: int, now: datetime) 
         if not ids:
             return 0
         made = _batches(connection, ids, endpoints, now)
+        windows = {job_id: batch["completion_window"] for job_id, batch in made if batch["completion_window"]}
+        reserved = reserve(connection, purse, ids, now, windows)
+        put_off(connection, reserved.refused, now)
+        if not reserved.fits:
+            return len(ids)
+        made = [(job_id, batch) for job_id, batch in made if job_id not in reserved.refused]
         connection.execute(insert(BATCH), [batch for _, batch in made])
         connection.execute(_HOLD, [{"b_id": job_id, "b_batch": batch["id"]} for job_id, batch in made])
-        ledger.open_for(connection, sorted(ids), now)
-        windows = [(job_id, batch) for job_id, batch in made if batch["completion_window"]]
-        if windows:
-            tiers = [{"b_batch": batch["id"], "b_tier": batch["completion_window"]} for _, batch in windows]
-            connection.execute(_ASK, tiers)
+        ledger.open_for(connection, sorted(reserved.fits), now)
+        reserved.keep(connection)
+        asks = [{"b_batch": batch["id"], "b_tier": windows[job_id]} for job_id, batch in made if job_id in windows]
+        if asks:
+            connection.execute(_ASK, asks)
     return len(ids)
 
 
@@ -128,7 +138,9 @@ def _here(endpoints: Mapping[str, str]) -> Any:
 
 def row_of(store: Store, batch_id: str) -> OneRow:
     """The one row of a batch, whatever became of it."""
-    query = select(ATTEMPT.c.job_id, ATTEMPT.c.n, BODY.c.body, ATTEMPT.c.state == AttemptState.SENT.value)
+    query = select(
+        ATTEMPT.c.job_id, ATTEMPT.c.n, BODY.c.body, ATTEMPT.c.output_cap, ATTEMPT.c.state == AttemptState.SENT.value
+    )
     with store.read() as connection:
         rows = query.join(BODY, BODY.c.job_id == ATTEMPT.c.job_id).where(ATTEMPT.c.batch_id == batch_id)
         return OneRow(*connection.execute(rows).one())

@@ -16,18 +16,22 @@ from db.states import AttemptState
 _ROWS_A_PAGE = 250  # bodies that are in memory together
 
 
-def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str]]:
-    """Job, attempt and body of every row that is still to be sent, bodies that begin alike together, page by page."""
+def rows_of(store: Store, batch_id: str) -> Iterator[tuple[str, int, str, int | None]]:
+    """Job, attempt, body and output cap of every row that is still to be sent, page by page.
+
+    Bodies that begin alike are together; the cap is the one that its reservation rests on.
+    """
     with store.read() as connection:
-        for page in _lines(connection, batch_id).partitions(_ROWS_A_PAGE):
-            wanted = within(BODY.c.job_id, [job_id for job_id, _ in page], connection)
+        for page in _lines(connection, batch_id, ATTEMPT.c.output_cap).partitions(_ROWS_A_PAGE):
+            wanted = within(BODY.c.job_id, [row[0] for row in page], connection)
             bodies: dict[str, str] = dict(connection.execute(select(BODY.c.job_id, BODY.c.body).where(wanted)).all())
-            yield from ((job_id, n, bodies[job_id]) for job_id, n in page)
+            yield from ((job_id, n, bodies[job_id], cap) for job_id, n, cap in map(tuple, page))
 
 
-def _lines(connection: Connection, batch_id: str) -> Result[str, int]:
+def _lines(connection: Connection, batch_id: str, *more: Any) -> Result[*tuple[Any, ...]]:
     """The open attempts of a batch in the order of its file's lines, as a stream."""
-    rows = _open(batch_id).join(JOB, JOB.c.id == ATTEMPT.c.job_id).order_by(JOB.c.prefix, ATTEMPT.c.job_id)
+    rows = _open(batch_id).add_columns(*more).join(JOB, JOB.c.id == ATTEMPT.c.job_id)
+    rows = rows.order_by(JOB.c.prefix, ATTEMPT.c.job_id)
     return connection.execute(rows.execution_options(yield_per=_ROWS_A_PAGE))
 
 
@@ -35,6 +39,13 @@ def _open(batch_id: str) -> Select[Any]:
     return select(ATTEMPT.c.job_id, ATTEMPT.c.n).where(
         ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.SENT.value
     )
+
+
+def bodies(store: Store, job_ids: Sequence[str]) -> dict[str, str]:
+    """What was asked, by job."""
+    with store.read() as connection:
+        wanted = select(BODY.c.job_id, BODY.c.body).where(within(BODY.c.job_id, job_ids, connection))
+        return dict(connection.execute(wanted).all())
 
 
 def open_rows(store: Store, batch_id: str, limit: int) -> list[tuple[str, int]]:
@@ -54,7 +65,7 @@ def rows_at(store: Store, batch_id: str, lines: Sequence[int]) -> dict[int, tupl
     """The attempts on these lines of the batch's file, counted from 1, where it has such a line."""
     wanted = set(lines)
     with store.read() as connection, _lines(connection, batch_id) as rows:
-        return {line: (job_id, n) for line, (job_id, n) in enumerate(rows, 1) if line in wanted}
+        return {line: (row[0], row[1]) for line, row in enumerate(rows, 1) if line in wanted}
 
 
 def some_settled(store: Store, batch_id: str) -> bool:

@@ -1,6 +1,6 @@
 """Which due jobs a worker may run now, and what it needs of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, or_, select, text
 
 from db import ledger
 from db.ledger import DECISION, JOB
-from db.rates import Gates
+from db.rates import Gates, Model
 from db.states import Lane
 from db.tables import Body, table
 
@@ -41,6 +41,7 @@ class Claim:
     turned_away: int = 0  # earlier attempts that a limit or an overload turned away: none of its tries
     never_ran: int = 0  # earlier attempts in a batch that ended before they ran: none of its tries, either
     deadline_at: datetime | None = None
+    output_cap: int | None = None  # tokens of a choice, that its reservation rests on
 
 
 def due(limit: int, now: datetime, providers: Sequence[str]) -> Select[Any]:
@@ -54,30 +55,42 @@ def due(limit: int, now: datetime, providers: Sequence[str]) -> Select[Any]:
     )
 
 
-def admitted(connection: Connection, gates: Gates, limit: int, now: datetime, providers: Sequence[str]) -> list[str]:
-    """The next jobs whose models may be called now; what that takes of their limits is spent."""
+def next_jobs(
+    connection: Connection, gates: Gates | None, limit: int, now: datetime, providers: Sequence[str]
+) -> Mapping[str, Any]:
+    """The ids of the next jobs to go; with `gates` those that may be called now, with what that takes of them."""
+    if gates is None:
+        return dict.fromkeys(connection.scalars(due(limit, now, providers)))
+    return _admitted(connection, gates, limit, now, providers)
+
+
+def _admitted(
+    connection: Connection, gates: Gates, limit: int, now: datetime, providers: Sequence[str]
+) -> dict[str, tuple[Model, float]]:
+    """The model and the tokens of each, which are spent."""
     tokens = DECISION.c.input_tokens + DECISION.c.output_p90
     shut: set[tuple[str, str]] = set()
-    ids: list[str] = []
+    ids: dict[str, tuple[Model, float]] = {}
     looking = True
     while looking:  # once, and once more for each model that is at its limit
         waiting = due(limit - len(ids), now, providers).add_columns(JOB.c.provider, JOB.c.model, tokens.label("tokens"))
-        waiting = waiting.join_from(JOB, DECISION, DECISION.c.id == JOB.c.decision_id).where(JOB.c.id.not_in(ids))
+        waiting = waiting.join_from(JOB, DECISION, DECISION.c.id == JOB.c.decision_id).where(JOB.c.id.not_in(list(ids)))
         waiting = waiting.where(*(or_(JOB.c.provider != provider, JOB.c.model != model) for provider, model in shut))
         looking = False
         for row in connection.execute(waiting).all():
             model = (row.provider, row.model)
             if model not in shut and gates.admit(model, row.tokens):
-                ids.append(row.id)
+                ids[row.id] = model, row.tokens
             else:
                 shut.add(model)
                 looking = len(ids) < limit
-    gates.keep(connection)
     return ids
 
 
-def claims_of(connection: Connection, ids: Sequence[str], by: str) -> list[Claim]:
-    """The jobs as their owner meets them."""
+def claims_of(
+    connection: Connection, ids: Sequence[str], by: str, caps: Mapping[str, int] | None = None
+) -> list[Claim]:
+    """The jobs as their owner meets them, with the caps of their answers."""
     columns = [JOB.c.id.label("job_id"), JOB.c.attempts.label("n"), JOB.c.lane, JOB.c.tier, JOB.c.provider]
     columns += [JOB.c.model, JOB.c.interactive, BODY.c.body, BODY.c.post_process, BODY.c.handling]
     columns += [DECISION.c.input_tokens, DECISION.c.output_p90, JOB.c.deadline_at]
@@ -92,4 +105,5 @@ def claims_of(connection: Connection, ids: Sequence[str], by: str) -> list[Claim
         .join(DECISION, DECISION.c.id == JOB.c.decision_id)
         .where(JOB.c.id.in_(ids))
     )
-    return [Claim(**row._mapping, lease_by=by) for row in rows]
+    known = caps or {}
+    return [Claim(**row._mapping, lease_by=by, output_cap=known.get(row.job_id)) for row in rows]

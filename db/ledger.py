@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, insert, literal, select, update
 
+from db.budgets import booking
 from db.bulk import Prepared
 from db.states import AttemptState, CostSource
 from db.tables import Attempt, Decision, Job, among, table
@@ -143,6 +144,7 @@ _CLOSING = (
                 (_GIVEN["cost_nano"].is_(None), func.coalesce(_GIVEN["at_risk_nano"], ATTEMPT.c.at_risk_nano)),
                 else_=None,
             ),
+            "reserved_nano": case((_GIVEN["cost_nano"].is_(None), ATTEMPT.c.reserved_nano), else_=None),
             "ended_at": bindparam("b_ended_at", type_=ATTEMPT.c.ended_at.type),
         }
     )
@@ -158,11 +160,15 @@ _CLOSED = ("b_job_id", "b_n", "b_ended_at", *(f"b_{name}" for name in _GIVEN))
 def close(connection: Connection, settled: Sequence[Settled], now: datetime, batch_id: str | None = None) -> int:
     """Settle attempts that are still open, whatever their jobs are by now; how many were.
 
-    With a batch, only those that are its rows. A second settlement of the same attempt changes nothing, so importing a
-    batch again is harmless.
+    With a batch, only those that are its rows. What they held of budgets is given back, and what they cost is booked;
+    an unknown cost keeps what is held. A second settlement of the same attempt changes nothing, so importing a batch
+    again is harmless.
     """
+    if not settled:
+        return 0
     ordered = sorted(settled, key=attrgetter("job_id", "n"))  # writers take them in one order, never in a circle
     rows = [(one.job_id, one.n, now, *one.charge) for one in ordered]
-    if batch_id is None:
-        return _CLOSE.many(connection, _CLOSED, rows) if rows else 0
-    return _CLOSE_ROWS.many(connection, (*_CLOSED, "b_batch_id"), [(*row, batch_id) for row in rows]) if rows else 0
+    with booking(connection, [one.job_id for one in ordered]):
+        if batch_id is None:
+            return _CLOSE.many(connection, _CLOSED, rows)
+        return _CLOSE_ROWS.many(connection, (*_CLOSED, "b_batch_id"), [(*row, batch_id) for row in rows])

@@ -30,7 +30,19 @@ def m003_fleet(connection: Connection) -> None:
     _run(connection, "m003")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (m001_first, m002_streams, m003_fleet)
+def m004_budgets(connection: Connection) -> None:
+    """Budgets, what was spent and is reserved of them, and what an attempt reserves."""
+    _run(connection, "m004")
+
+
+def m005_lengths(connection: Connection) -> None:
+    """How long the answers of each template were."""
+    _run(connection, "m005")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    m001_first, m002_streams, m003_fleet, m004_budgets, m005_lengths,
+)  # fmt: skip
 
 
 def version(connection: Connection) -> int:

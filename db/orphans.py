@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, text, update
 
+from db.budgets import shared
 from db.dialect import alone, hold_ids, within
 from db.engine import Store
 from db.ids import COPIES, copied, copy, new_id
@@ -186,3 +187,4 @@ def _open(connection: Connection, batch_id: str, rows: Sequence[Key], now: datet
         for job_id, n in rows
     ]  # fmt: skip
     connection.execute(insert(ATTEMPT), values)
+    shared(connection, [(job_id, copied(n)[0], n) for job_id, n in rows])

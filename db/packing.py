@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from db import ledger
 from db.claims import BODY
@@ -14,6 +14,8 @@ from db.engine import Store
 from db.ids import Ids
 from db.ledger import DECISION, JOB
 from db.queue import BATCH
+from db.reserving import Guard, Purse, Reserved
+from db.rooms import put_off
 from db.states import BatchState, JobState, Lane
 
 _ROWS_A_FETCH = 500
@@ -79,7 +81,7 @@ def cuts(store: Store, group: Waiting, room: Room, now: datetime) -> Iterator[Cu
         .where(_due(now, Lane.BATCH), JOB.c.provider == group.provider, JOB.c.model == group.model)
         .order_by(JOB.c.leave_by.is_(None), JOB.c.leave_by, JOB.c.prefix, JOB.c.id)
     )
-    growing = _Growing(room, now)
+    growing = Growing(room, now)
     with store.read() as connection, connection.execute(query.execution_options(yield_per=_ROWS_A_FETCH)) as rows:
         for row in rows:
             job_id, leave_by, length, tokens = row
@@ -93,7 +95,7 @@ def cuts(store: Store, group: Waiting, room: Room, now: datetime) -> Iterator[Cu
         yield growing.cut()
 
 
-class _Growing:
+class Growing:
     """A batch to be, and what is left of the provider's queue."""
 
     def __init__(self, room: Room, now: datetime) -> None:
@@ -135,14 +137,19 @@ class _Growing:
         return made
 
 
-def pack(store: Store, batch_id: str, group: Waiting, cut: Cut, *, base_url: str, now: datetime) -> int:
-    """Put the rows into a new batch, their attempts open, in one transaction; how many were still queued."""
+def pack(store: Store, batch_id: str, group: Waiting, cut: Cut, *, base_url: str, now: datetime,
+         purse: Purse | None = None) -> int:  # fmt: skip
+    """Put the rows into a new batch, their attempts open, in one transaction; how many.
+
+    Those that are not queued any more are left out; so are those that no budget has room for: they wait, or fail.
+    """
     new = {"id": batch_id, "state": BatchState.PACKED.value, "provider": group.provider, "base_url": base_url}
     times = {"packed_at": now, "next_poll_at": now, "leave_by": cut.leave_by}
     counts = {"model": group.model, "rows": len(cut.ids), "input_tokens": cut.tokens, "create_tries": 0, "done": 0}
     held = {"state": JobState.SUBMITTED.value, "batch_id": batch_id, "attempts": JOB.c.attempts + 1}
     with store.write() as connection:
         hold_ids(connection, JOB, cut.ids)
+        reserved = _reserved(connection, purse, cut, now)
         connection.execute(insert(BATCH).values(new | times | counts | {"lane": Lane.BATCH.value}))
         rows = 0
         for first in range(0, len(cut.ids), _IDS_A_STATEMENT):
@@ -150,8 +157,30 @@ def pack(store: Store, batch_id: str, group: Waiting, cut: Cut, *, base_url: str
             rows += connection.execute(update(JOB).where(ids, _due(now, Lane.BATCH)).values(held)).rowcount
         if rows:
             ledger.open_batch(connection, batch_id, now)
+            if reserved:
+                reserved.keep(connection)
             if rows < len(cut.ids):
-                connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(rows=rows))
+                fewer = {"rows": rows, "input_tokens": _tokens(batch_id)}
+                connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(fewer))
         else:
             connection.execute(delete(BATCH).where(BATCH.c.id == batch_id))
     return rows
+
+
+def _reserved(connection: Connection, purse: Purse | None, cut: Cut, now: datetime) -> Reserved | None:
+    """What is set aside for the rows that are still due, where anything limits them; those without room are put off."""
+    guard = Guard.look(connection, purse)
+    if guard is None:
+        return None
+    due: set[str] = set()
+    for first in range(0, len(cut.ids), _IDS_A_STATEMENT):
+        ids = within(JOB.c.id, cut.ids[first : first + _IDS_A_STATEMENT], connection)
+        due.update(connection.scalars(select(JOB.c.id).where(ids, _due(now, Lane.BATCH))))
+    reserved = guard.reserve([job_id for job_id in cut.ids if job_id in due], now)
+    put_off(connection, reserved.refused, now)
+    return reserved
+
+
+def _tokens(batch_id: str) -> Any:
+    tokens = select(func.sum(DECISION.c.input_tokens)).join(JOB, JOB.c.decision_id == DECISION.c.id)
+    return tokens.where(JOB.c.batch_id == batch_id).scalar_subquery()

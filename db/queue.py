@@ -2,56 +2,30 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from hashlib import blake2b
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from db import ledger
+from db import incoming, ledger
 from db.bulk import Prepared, insert_rows
-from db.claims import BODY, LIVE, admitted, claims_of, due
+from db.claims import LIVE, claims_of, next_jobs
 from db.claims import Claim as Claim
 from db.dialect import alone, hold, hold_ids, within
 from db.engine import Store
-from db.ledger import ATTEMPT, DECISION, JOB, Charge, Settled
+from db.incoming import NewJob as NewJob
+from db.ledger import ATTEMPT, JOB, Charge, Settled
 from db.rates import Gates
+from db.reserving import OverBudget, Purse, Reserved, reserve
+from db.rooms import put_off
 from db.states import AttemptState, BatchState, JobState, Lane
 from db.tables import Batch, Submission, among, table
 
 BATCH = table(Batch)
 SUBMISSION = table(Submission)
 
-_KEYS_A_SELECT = 500
-_CACHED = 4096  # characters: about 1,024 tokens
+_LOOKS, _A_LOOK = 8, 50  # at the queue in one claim, while jobs in front find no room in a budget; jobs each
 _MOVED = [*LIVE, Lane.BATCH.value, Lane.BACKGROUND.value]  # the lanes that a worker moves along
-
-
-class NewJob(NamedTuple):  # a tuple: a file makes hundreds of thousands of them
-    """A job as it comes in; `body` is canonical JSON, `row_key` what makes a second submit of it add nothing."""
-
-    id: str
-    row_key: str
-    client_key: str | None
-    decision_id: str
-    lane: str
-    tier: str
-    provider: str
-    model: str
-    interactive: bool
-    priority: int
-    tags: dict[str, str] | None
-    deadline_at: datetime | None
-    leave_by: datetime | None
-    body: str
-    post_process: str | None
-    handling: str | None = None
-
-    @property
-    def prefix(self) -> str | None:
-        """Equal for bodies that begin alike; None for those that no provider's prompt cache looks at (1,024 tokens)."""
-        return blake2b(self.body[:_CACHED].encode(), digest_size=8).hexdigest() if len(self.body) > _CACHED else None
 
 
 def open_submission(store: Store, submission_id: str, source: str, now: datetime) -> None:
@@ -81,9 +55,9 @@ def _add(
 ) -> set[str]:
     with store.write() as connection:
         alone(connection, "intake")  # two submits of one file would wait for each other's keys in a circle
-        known = _known(connection, [job.row_key for job in jobs])
+        known = incoming.known(connection, [job.row_key for job in jobs])
         fresh = [job for job in jobs if job.row_key not in known]
-        _insert(connection, submission_id, decisions, fresh, now)
+        incoming.insert(connection, submission_id, decisions, fresh, now)
         counts = {"accepted": SUBMISSION.c.accepted + len(fresh), "duplicates": SUBMISSION.c.duplicates + len(known)}
         connection.execute(update(SUBMISSION).where(SUBMISSION.c.id == submission_id).values(counts))
     return known
@@ -92,7 +66,7 @@ def _add(
 def known(store: Store, row_keys: Sequence[str]) -> set[str]:
     """Those of the row keys that have a job."""
     with store.read() as connection:
-        return _known(connection, row_keys)
+        return incoming.known(connection, row_keys)
 
 
 def reject(store: Store, submission_id: str, count: int) -> None:
@@ -103,89 +77,97 @@ def reject(store: Store, submission_id: str, count: int) -> None:
 
 
 def start(store: Store, job: NewJob, submission_id: str, decision: dict[str, Any], by: str, until: datetime,
-          now: datetime) -> Claim | None:  # fmt: skip
-    """Add a job that is run at once by its submitter, its first attempt open; None when its key is known."""
+          now: datetime, purse: Purse | None = None) -> Claim | None:  # fmt: skip
+    """Add a job that is run at once by its submitter, its first attempt open; None when its key is known.
+
+    OverBudget when no budget has room for it: then nothing is added.
+    """
+    own = Purse(purse.weigh) if purse else Purse()  # what is refused is no news: nothing of it is kept
     lease = {"state": JobState.RUNNING.value, "attempts": 1, "lease_by": by, "lease_until": until}
     try:
         with store.write() as connection:
             if _SAME_KEY.run(connection, [{"key": job.row_key}]).first():
                 return None
             _submission(connection, submission_id, "prompt", now, accepted=1)
-            _insert(connection, submission_id, [decision], [job], now, lease)
+            incoming.insert(connection, submission_id, [decision], [job], now, lease)
+            reserved = reserve(connection, own, [job.id], now)
+            if reserved.refused:
+                raise OverBudget(reserved.refused[job.id])
             ledger.open_for(connection, [job.id], now)
+            reserved.keep(connection)
     except IntegrityError:
         if known(store, [job.row_key]):  # on PostgreSQL another process can have it since we looked
             return None
         raise
+    if purse:
+        purse.news += own.news
     same = {name: getattr(job, name) for name in _OF_CLAIM}
     return Claim(job.id, 1, **same, input_tokens=decision["input_tokens"], output_p90=decision["output_p90"],
-                 lease_by=by)  # fmt: skip
+                 lease_by=by, output_cap=reserved.caps.get(job.id))  # fmt: skip
 
 
 _OF_CLAIM = ("lane", "tier", "provider", "model", "interactive", "body", "post_process", "handling", "deadline_at")
 _SAME_KEY = Prepared(select(JOB.c.id).where(JOB.c.row_key == bindparam("key")))
-_SAME_KEYS = select(JOB.c.row_key).where(JOB.c.row_key.in_(bindparam("keys", expanding=True)))
-
-
-def _known(connection: Connection, keys: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for first in range(0, len(keys), _KEYS_A_SELECT):
-        part = keys[first : first + _KEYS_A_SELECT]
-        found.update(connection.scalars(_SAME_KEYS, {"keys": part}))
-    return found
-
-
-_QUEUED = {"state": JobState.QUEUED.value, "attempts": 0}
-
-
-def _insert(connection: Connection, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob],
-            now: datetime, state: dict[str, Any] = _QUEUED) -> None:  # fmt: skip
-    if not jobs:
-        return
-    names = list(decisions[0])
-    insert_rows(connection, DECISION, {}, names, [tuple(one[name] for name in names) for one in decisions],
-                skip_known=True)  # fmt: skip
-    same = {"submission_id": submission_id, "step": 0, "submitted_at": now, "run_after": now}
-    insert_rows(connection, JOB, same | state, _OF_JOB, map(_job_values, jobs))
-    insert_rows(connection, BODY, {}, _OF_BODY, map(_body_values, jobs))
-
-
-_OF_JOB = ("id row_key client_key decision_id lane tier provider model interactive priority tags deadline_at "
-           "leave_by prefix").split()  # fmt: skip
-_OF_BODY = {"job_id": "id", "body": "body", "post_process": "post_process", "handling": "handling"}
-_job_values = attrgetter(*_OF_JOB)
-_body_values = attrgetter(*_OF_BODY.values())
 
 
 def claim(store: Store, by: str, until: datetime, limit: int, now: datetime, providers: Sequence[str],
-          gates: Gates | None = None) -> list[Claim]:  # fmt: skip
+          gates: Gates | None = None, purse: Purse | None = None) -> list[Claim]:  # fmt: skip
     """Take due jobs of the live lanes under a lease, their attempts open: highest priority, then nearest deadline.
 
-    Those that the `gates` hold back are left, whatever their priority: jobs of other models go instead.
+    Those that the `gates` hold back are left, whatever their priority: jobs of other models go instead. Those that no
+    budget has room for wait, or fail.
     """
+    claims: list[Claim] = []
     with store.write() as connection:
-        if gates is not None and gates.open(connection, now):
-            ids = admitted(connection, gates, limit, now, providers)
+        limits = gates if gates is not None and gates.open(connection, now) else None
+        for look in range(_LOOKS):
+            left = limit - len(claims)
+            picked = next_jobs(connection, limits, max(left, _A_LOOK) if look else left, now, providers)
+            reserved = reserve(connection, purse, [*picked], now, limit=left)
+            claims += _take(connection, reserved, by, until, now)
+            put_off(connection, reserved.refused, now)
+            if limits:
+                limits.give_back(picked[job_id] for job_id in picked.keys() - set(reserved.fits))
+            if not reserved.refused or len(claims) == limit:
+                break
         else:
-            ids = list(connection.scalars(due(limit, now, providers)))
-        if not ids:
-            return []
-        # Nobody can have taken one since: on SQLite this writer is alone, on PostgreSQL it holds them.
-        taking = {"state": JobState.RUNNING.value, "lease_by": by, "lease_until": until}
-        taken = update(JOB).where(within(JOB.c.id, ids, connection))
-        connection.execute(taken.values(attempts=JOB.c.attempts + 1, **taking))
-        ledger.open_for(connection, ids, now)
-        return claims_of(connection, ids, by)
+            if gates is not None:
+                gates.soon()
+        if limits:
+            limits.keep(connection)
+    return claims
 
 
-def again(store: Store, claim: Claim, now: datetime) -> Claim | None:
-    """Open the next attempt of a job that its owner kept; None when the lease was lost."""
+def _take(connection: Connection, reserved: Reserved, by: str, until: datetime, now: datetime) -> list[Claim]:
+    """Nobody can have taken one since: on SQLite this writer is alone, on PostgreSQL it holds them."""
+    if not reserved.fits:
+        return []
+    taking = {"state": JobState.RUNNING.value, "lease_by": by, "lease_until": until}
+    taken = update(JOB).where(within(JOB.c.id, reserved.fits, connection))
+    connection.execute(taken.values(attempts=JOB.c.attempts + 1, **taking))
+    ledger.open_for(connection, reserved.fits, now)
+    reserved.keep(connection)
+    return claims_of(connection, reserved.fits, by, reserved.caps)
+
+
+def again(store: Store, claim: Claim, now: datetime, purse: Purse | None = None) -> Claim | None:
+    """Open the next attempt of a job that its owner kept; None when the lease was lost, or no budget has room for it.
+
+    Without room the job fails, since somebody waits for it; what it has said is kept.
+    """
     mine = and_(JOB.c.id == claim.job_id, JOB.c.lease_by == claim.lease_by, JOB.c.state == JobState.RUNNING.value)
     with store.write() as connection:
         if not connection.execute(update(JOB).where(mine).values(attempts=JOB.c.attempts + 1)).rowcount:
             return None
+        reserved = reserve(connection, purse, [claim.job_id], now)
+        for no in reserved.refused.values():
+            ended = {"state": JobState.FAILED.value, "finished_at": now, "lease_by": None, "lease_until": None}
+            why = {"error_code": no.code, "error": no.why, "attempts": JOB.c.attempts - 1}
+            connection.execute(update(JOB).where(mine).values(ended | why))
+            return None
         ledger.open_for(connection, [claim.job_id], now)
-        return claims_of(connection, [claim.job_id], claim.lease_by)[0]
+        reserved.keep(connection)
+        return claims_of(connection, [claim.job_id], claim.lease_by, reserved.caps)[0]
 
 
 def leave(store: Store, claim: Claim, now: datetime) -> None:

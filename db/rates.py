@@ -21,6 +21,8 @@ from db.tables import table
 
 REQUESTS_BURST_S = 1.0  # many providers share a minute's requests out over its seconds
 
+SOON_AGAIN_S = 0.01
+
 _GOOD_FOR = timedelta(days=1)  # a limit that nobody tells any more is no limit
 _LONGEST_PAUSE = timedelta(hours=1)
 _LATELY = timedelta(seconds=10)
@@ -98,6 +100,10 @@ class Gate:
         """A call of so many tokens goes."""
         self.requests, self.tokens, self.spent = self.requests.spend(1), self.tokens.spend(tokens), True
 
+    def give_back(self, tokens: float) -> None:
+        """The call does not go after all."""
+        self.requests, self.tokens = self.requests.spend(-1), self.tokens.spend(-tokens)
+
     def hear(self, lesson: Lesson, seen: float) -> None:
         """Take in what was heard; refusals of calls that were sent before the last cut say nothing new."""
         new = {"requests": self.requests.rate is None, "tokens": self.tokens.rate is None}
@@ -150,6 +156,16 @@ class Gates:
             return False
         gate.spend(tokens)
         return True
+
+    def give_back(self, calls: Iterable[tuple[Model, float]]) -> None:
+        """Calls that were admitted, with their tokens, do not go after all."""
+        for model, tokens in calls:
+            if (gate := self._gates.get(model)) is not None:
+                gate.give_back(tokens)
+
+    def soon(self) -> None:
+        """There is more to look at than one claim does."""
+        self.wait_s = min(self.wait_s or SOON_AGAIN_S, SOON_AGAIN_S)
 
     def keep(self, connection: Connection) -> None:
         """Write down what was spent."""

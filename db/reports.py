@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, text
 
 from db.engine import Store
-from db.money import usd
+from db.money import saved, usd
 from db.states import JobState
 from db.words import DAY, LISTED, SECONDS, TAG, given, iso, parsed, said
 
@@ -41,12 +41,15 @@ _COST = """
     count(CASE WHEN attempt.state = 'sent' THEN 1 END) AS open_attempts,
     sum(CASE WHEN attempt.cost_nano IS NULL THEN attempt.at_risk_nano END) AS at_risk
 """
+# A second answer, after the job had its own: it is paid for, but plain calls would have brought only one.
+_PLAIN = """CASE WHEN attempt.state = 'ok' AND job.state = 'succeeded' AND attempt.ended_at > job.finished_at THEN 0
+    ELSE attempt.standard_nano END"""
 _BOTH = "attempt.cost_nano IS NOT NULL AND attempt.standard_nano IS NOT NULL"
 _SAVINGS = f"""
     count(CASE WHEN {_BOTH} THEN 1 END) AS attempts,
     count(CASE WHEN NOT ({_BOTH}) THEN 1 END) AS unknown_attempts,
     coalesce(sum(CASE WHEN {_BOTH} THEN attempt.cost_nano END), 0) AS paid,
-    coalesce(sum(CASE WHEN {_BOTH} THEN attempt.standard_nano END), 0) AS standard
+    coalesce(sum(CASE WHEN {_BOTH} THEN {_PLAIN} END), 0) AS standard
 """
 
 
@@ -91,9 +94,7 @@ def savings(store: Store, by: Sequence[str], since: datetime | None = None, unti
 
 def _saved(row: Row) -> Row:
     paid, standard = row.pop("paid"), row.pop("standard")
-    percent = round(100 * (standard - paid) / standard, 1) if standard else None
-    money = {"paid_usd": usd(paid), "standard_usd": usd(standard), "saved_usd": usd(standard - paid)}
-    return row | money | {"saved_percent": percent}
+    return row | {"paid_usd": usd(paid), "standard_usd": usd(standard), **saved(paid, standard)}
 
 
 # What is measured: its name and unit, the value, where it is read, what counts, and the table to group by.

@@ -34,8 +34,8 @@ class JobState(StrEnum):
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 MOVES: dict[JobState, frozenset[JobState]] = {
-    # To succeeded: the late answer of an attempt that was given up.
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SUBMITTED, JobState.SUCCEEDED, JobState.CANCELLED}),
+    # To succeeded: the late answer of an attempt that was given up. To failed: no budget will ever have room for it.
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SUBMITTED, *FINAL}),
     JobState.RUNNING: frozenset({JobState.QUEUED, *FINAL}),
     JobState.SUBMITTED: frozenset({JobState.QUEUED, *FINAL}),
     JobState.SUCCEEDED: frozenset(),

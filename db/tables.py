@@ -117,6 +117,7 @@ class Job(SQLModel, table=True):
     error_code: str | None = Field(default=None, sa_type=Text)
     error: str | None = Field(default=None, sa_type=Text)
     prefix: str | None = Field(default=None, sa_type=Text)  # equal where long bodies begin alike
+    max_cost_nano: int | None = Field(default=None, sa_type=BigInteger)  # for all its attempts together
 
     __table_args__ = (
         one_of("state", JobState),
@@ -146,6 +147,7 @@ class Job(SQLModel, table=True):
         Index("job_submission", "submission_id"),
         Index("job_client_key", "client_key", **only("client_key IS NOT NULL")),
         Index("job_state", "state"),
+        Index("job_capped", "id", **only("max_cost_nano IS NOT NULL AND finished_at IS NULL")),
     )
 
 
@@ -238,6 +240,8 @@ class Attempt(SQLModel, table=True):
     request_id: str | None = Field(default=None, sa_type=Text)
     error_code: str | None = Field(default=None, sa_type=Text)
     error: str | None = Field(default=None, sa_type=Text)
+    reserved_nano: int | None = Field(default=None, sa_type=BigInteger)  # set aside for it, until its cost is known
+    output_cap: int | None = None  # tokens of a choice: what is sent says so
 
     __table_args__ = (
         one_of("state", AttemptState),
@@ -247,6 +251,7 @@ class Attempt(SQLModel, table=True):
         CheckConstraint("cost_nano >= 0", name="cost_not_negative"),
         CheckConstraint("(state = 'sent') = (ended_at IS NULL)", name="settled_has_end"),
         CheckConstraint("n >= 1", name="counted_from_one"),
+        CheckConstraint("reserved_nano >= 0", name="reservation_not_negative"),
         Index("attempt_sent_at", "sent_at"),
         Index("attempt_batch", "batch_id", **only("batch_id IS NOT NULL")),
         Index("attempt_open", "lane", "sent_at", **only("state IN ('sent', 'unknown')")),

@@ -17,7 +17,7 @@ from db.ledger import Charge
 from db.settle import Again, Ending, Failed, Settlement
 from db.states import AttemptState, BatchState, Lane
 from db.tables import Batch
-from jobs import importing, outcome, polling
+from jobs import bounds, importing, outcome, polling
 from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import BACKGROUND_PROVIDERS, BatchProvider, Row, Ticket
@@ -76,7 +76,7 @@ async def drain(context: Context, trouble: Callable[[str], None], stop: asyncio.
 async def pack(context: Context) -> int:
     """Put every due job of the lane into a batch of its own; how many."""
     packed = 0
-    while rows := await context.db(background.pack, _here(context), _A_PACK, context.clock.now()):
+    while rows := await context.db(background.pack, _here(context), _A_PACK, context.clock.now(), context.purse):
         packed += rows
     return packed
 
@@ -136,7 +136,7 @@ async def _unanswered(context: Context, batch: Batch, row: OneRow, intent_at: da
 async def _post(context: Context, batch: Batch, row: OneRow) -> None:
     provider, now = _provider(context, batch), context.clock.now()
     try:
-        line = provider.line(custom_id(row.job_id, row.n), row.body)
+        line = provider.line(custom_id(row.job_id, row.n), bounds.capped(row.body, row.output_cap))
     except Permanent as error:
         await _leave_lane(context, batch, row, error)
         return

@@ -11,7 +11,7 @@ from db.engine import Store
 from db.ids import custom_id
 from db.states import BatchState, Lane
 from db.tables import Batch
-from jobs import background, importing, polling
+from jobs import background, bounds, importing, polling
 from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import BatchProvider, Remote, Ticket, named_line
@@ -130,9 +130,9 @@ def _write_file(store: Store, provider: BatchProvider, batch_id: str, path: str)
     count, unfit = 0, []
     new = f"{path}.{token_hex(4)}"
     with os.fdopen(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-        for job_id, n, body in batch_rows.rows_of(store, batch_id):
+        for job_id, n, body, cap in batch_rows.rows_of(store, batch_id):
             try:
-                file.write(provider.line(custom_id(job_id, n), body))
+                file.write(provider.line(custom_id(job_id, n), bounds.capped(body, cap)))
                 count += 1
             except Permanent as error:
                 unfit.append((job_id, n, error))

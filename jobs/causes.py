@@ -21,6 +21,7 @@ _SHAPES = (
 _BROKEN_OFF = frozenset({"abandoned", "stopped", "owner_died", "cut", "timed_out", "no_response"})
 _UNTOLD = frozenset({"batch_lost", "given_up", "held"})
 _MAY = frozenset({"schema_mismatch", "malformed"})
+_LIMITED = frozenset({"over_cap", "unknown_price"})
 _NEVER = frozenset({"refused", "filtered", "refusal", "content_filter"})
 _ACCOUNT = re.compile(r"api_key|authentication|permission|no_key|bad_key")
 
@@ -66,6 +67,8 @@ def _verdict(case: Case) -> tuple[bool, str]:
         (case.code == "post_process", (True, "once its command is put right; the answer is paid again")),
         (bool(NO_MONEY.search(case.code)), (True, "once the account has money again")),
         (bool(_ACCOUNT.search(case.code)), (True, "once the key is put right")),
+        (case.code == "over_budget", (True, "once a budget has room again")),
+        (case.code in _LIMITED, (False, "it would find the same limit again")),
         (case.code in _NEVER or lasting(_status(case.code), case.code), (False, "the same request would fail again")),
     )
     for is_so, verdict in known:

@@ -40,6 +40,9 @@ class OnLeave(StrEnum):
     CONTINUE = "continue"  # carry on as if somebody read
 
 
+IMAGES = ("image_url", "input_image", "image")  # types of a message's part
+
+
 class Handling(BaseModel):
     """How a job's calls are watched over; timeouts in seconds, None for the policy's own."""
 
@@ -119,6 +122,12 @@ class Request(BaseModel):
     def tool_loop_step(self) -> bool:
         """Whether a program waits for this answer to take its next step: the last turn is a tool's result."""
         return self.messages[-1].role in ("tool", "function")
+
+    @property
+    def images(self) -> bool:
+        """Whether a message has an image in it."""
+        parts = (part for message in self.messages if isinstance(message.content, list) for part in message.content)
+        return any(part.get("type") in IMAGES for part in parts)
 
     @property
     def structured(self) -> bool:

@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from db import queue, settle
-from db.engine import Store
+from db import lengths, queue, settle
+from db.engine import Store, StoreError
+from db.reserving import Purse
 from db.settle import Settlement
 from db.states import Lane
+from jobs import bounds
 from jobs.clock import Clock
 from jobs.errors import UsageError
+from jobs.lengths import Lengths
 from jobs.log import Log
 from jobs.providers import BACKGROUND_PROVIDERS, BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
 
@@ -53,10 +56,13 @@ class Context:
     dead_s: float = 60.0  # after which a worker that does not beat is taken over
     on_unknown: str = "retry"  # or "hold": what may have been billed already is not sent again by itself
     on_rescue: str = "wait"  # or "pay_twice": rows run elsewhere while the batch that they left is still open
+    output_cap: int = bounds.OUTPUT_CAP  # tokens of an answer that has no cap of its own, where money is limited
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
     carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
     owed: "list[Settlement]" = field(default_factory=list)  # that the database could not take yet
     whole_file: asyncio.Lock = field(default_factory=asyncio.Lock)  # one is in hand at a time, for memory
+    news: "list[str]" = field(default_factory=list)  # of budgets, that nobody was told yet
+    lengths: Lengths = field(default_factory=Lengths)  # of answers that came here
     _open: dict[tuple[str, str], Any] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
     _holding: "dict[asyncio.AbstractEventLoop, _Holding]" = field(default_factory=dict)
@@ -99,6 +105,17 @@ class Context:
                 gc.freeze()
         return self._open[kind, name]  # type: ignore[no-any-return]
 
+    @property
+    def purse(self) -> Purse:
+        """What weighs the money that is set aside for attempts."""
+        return Purse(bounds.weigher(self.endpoints, self.output_cap), self.news)
+
+    def latest(self) -> list[str]:
+        """What is new of budgets; once."""
+        news = [*self.news]
+        del self.news[: len(news)]
+        return news
+
     def until(self) -> datetime:
         """When a lease taken now ends."""
         return self.clock.now() + timedelta(seconds=self.lease_s)
@@ -139,6 +156,7 @@ class Context:
             await asyncio.sleep(self.lease_s / 3)
             with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
                 await self.pay()
+                await self.learn()
                 await self.db(queue.renew, self.owner, self.until())
 
     async def pay(self) -> None:
@@ -146,6 +164,15 @@ class Context:
         if owed := list(self.owed):
             await self.db(settle.settle, owed, self.clock.now())
             del self.owed[: len(owed)]
+
+    async def learn(self) -> None:
+        """Keep the lengths of the answers that came since the last time."""
+        seen = self.lengths.take()
+        try:
+            if seen:
+                await self.db(lengths.add, seen, self.clock.now())
+        except StoreError:
+            self.lengths.give_back(seen)
 
     async def settled(self) -> None:
         """Wait until every job that runs here has come to its end."""
@@ -164,6 +191,7 @@ class Context:
         await self.settled()
         with suppress(Exception):
             await self.pay()
+            await self.learn()
         while self._open:
             _, opened = self._open.popitem()
             await opened.close()

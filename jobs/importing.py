@@ -21,6 +21,7 @@ from jobs.retry import MAX_ATTEMPTS, counts, retry_row
 
 _ROWS_A_WRITE = 150
 _CHARS_A_WRITE = 2_000_000  # a thousand answers may be a thousand times as long as others
+_LEARNED = 300  # answers of a batch that estimates learn from: more would tell them little
 _HELD_S = 3600.0
 FULL = "token_limit_exceeded"  # OpenAI's code for a queue without room; the batch was made, and ran nothing
 _QUICK_ROUNDS, _MOST_ROUNDS = 5, 20  # in batches that never ran it
@@ -47,15 +48,27 @@ async def _import(context: Context, batch: Batch, remote: Remote) -> int:
 
     One page after the other: writing one while the next is decoded costs more, since both want the interpreter.
     """
-    answered, last = 0, ("", 0)
+    answered, last, learned = 0, ("", 0), 0
     judged = await context.db(batch_rows.any_judged, batch.id)
     async for rows in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
         settlements, now = await _settlements(context, batch, rows, judged=judged)
         ours = await context.db(settle.settle_rows, settlements, now, batch.id)
+        if learned < _LEARNED:
+            learned += await _learn(context, batch, ours)
         told = [one[:2] for one in ours if one.charge.outcome is not None]
         answered += len(set(told) - {last})
         last = told[-1] if told else last  # the same row comes in a row, since they are in order
     return answered
+
+
+async def _learn(context: Context, batch: Batch, rows: Sequence[Settlement]) -> int:
+    """What the first answers of a batch say of the length of the next ones; how many."""
+    whole = [one for one in rows if isinstance(one.ending, settle.Succeeded) and not one.ending.result.truncated]
+    bodies = await context.db(batch_rows.bodies, [one.job_id for one in whole])
+    for one in whole:
+        if one.job_id in bodies and one.charge.output_tokens:
+            context.lengths.add(batch.model, orjson.loads(bodies[one.job_id]), one.charge.output_tokens)
+    return len(whole)
 
 
 async def _rest(context: Context, batch: Batch, row: Row) -> None:

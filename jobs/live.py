@@ -15,6 +15,7 @@ from db import queue, rates, settle
 from db.engine import Store
 from db.queue import Claim
 from db.rates import Gates, Lesson
+from db.reserving import Purse
 from db.settle import Settlement
 from jobs import runner
 from jobs.context import Context
@@ -144,8 +145,9 @@ class _Drain:
         context, now = self._context, self._context.clock.now()
         lessons = self._lessons.due(now)
         return await context.db(
-            _learn_and_claim, lessons, context.owner, context.until(), free, now, list(context.endpoints), self._gates
-        )
+            _learn_and_claim, lessons, context.owner, context.until(), free, now, list(context.endpoints), self._gates,
+            context.purse,
+        )  # fmt: skip
 
     def _raise(self) -> None:
         """What went wrong in a slot ends them all."""
@@ -169,8 +171,8 @@ class _Drain:
 
 def _learn_and_claim(
     store: Store, lessons: list[Lesson], by: str, until: datetime, free: int, now: datetime, providers: list[str],
-    gates: Gates,
+    gates: Gates, purse: Purse,
 ) -> list[Claim]:  # fmt: skip
     if lessons:
         rates.learn(store, lessons, now)
-    return queue.claim(store, by, until, free, now, providers, gates)
+    return queue.claim(store, by, until, free, now, providers, gates, purse)

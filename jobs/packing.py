@@ -52,6 +52,6 @@ def _pack(store: Store, context: Context, group: Waiting) -> int:
         room = replace(room, tokens=head.now, most=head.empty)
     packed = 0
     for cut in packing.cuts(store, group, room, now):
-        packed += packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now)
+        packed += packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now, purse=context.purse)
         del cut  # while the next one grows
     return packed

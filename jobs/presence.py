@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from time import monotonic
 
-from db import workers
+from db import lengths, workers
 from jobs.context import Context
 from jobs.errors import ShunterError
 
@@ -40,6 +40,7 @@ async def present(
     now = context.clock.now()
     await context.db(workers.register, context.owner, os.uname().nodename, os.getpid(), now)
     await context.db(workers.prune, now - _KEPT)
+    await context.db(lengths.prune, now)
     beating = asyncio.create_task(_beating(context, note, lost, resume))
     try:
         yield beating

@@ -90,6 +90,13 @@ def standard(usage: Usage, *, model: str, provider: str, own: bool, at: datetime
     return price(usage, model=model, provider=provider, own=own, lane=Lane.SYNC, tier=None, at=at)
 
 
+@lru_cache(maxsize=256)
+def sells(model: str, provider: str, tier: str, day: date) -> bool:
+    """Whether the provider itself lists a price of this tier for the model."""
+    found = _find(model, provider, own=True)
+    return found is not None and _listed(*found, tier, datetime.combine(day, time(12), UTC))[0]
+
+
 def _variant(lane: Lane, tier: str | None) -> str:
     """Our one word for the price list that a lane and a served tier ask for."""
     if lane is Lane.BATCH:

@@ -14,7 +14,7 @@ from db.ledger import Charge
 from db.queue import Claim
 from db.settle import Again, Cancelled, Ending, Failed, Settlement, Succeeded
 from db.states import Lane
-from jobs import outcome, postprocess, risk
+from jobs import bounds, outcome, postprocess, risk
 from jobs.chat import Answer, Delta, Handling, Outcome, Request
 from jobs.clock import Stopwatch
 from jobs.context import Context
@@ -62,9 +62,10 @@ class _Try:
 
 
 def request_of(claim: Claim) -> Request:
-    """The request of a job, read back from its stored body."""
+    """The request of a job, read back from its stored body, with the cap that its reservation rests on."""
     sender = {"post_process": claim.post_process, "interactive": claim.interactive}
-    return Request.from_body(orjson.loads(claim.body), handling=Handling.read(claim.handling), **sender)
+    body = orjson.loads(bounds.capped(claim.body, claim.output_cap))
+    return Request.from_body(body, handling=Handling.read(claim.handling), **sender)
 
 
 async def run(context: Context, claim: Claim, save: Save | None = None) -> Ended:
@@ -107,11 +108,19 @@ async def attempt(
             this.error = Permanent(f"{type(error).__name__}: {error}", code="internal_error", maybe_billed=True)
         came = _ended(this)
         ended = replace(came, ending=await postprocess.apply(came.ending, request.post_process))
+        _learn(this, ended)
     finally:
         log.close()
         ended = ended or _broken_off(this)
         await _settled(context, claim, ended, keep=keep, own=save)
     yield ended
+
+
+def _learn(this: _Try, ended: Ended) -> None:
+    """What a whole answer says of the length of the next ones."""
+    whole = isinstance(ended.ending, Succeeded) and not ended.ending.result.truncated
+    if whole and ended.charge.output_tokens:
+        this.context.lengths.add(this.claim.model, this.request.body(), ended.charge.output_tokens)
 
 
 async def finished(work: Awaitable[T]) -> T:

@@ -90,7 +90,8 @@ class Carried:
             following: Claim | None = claim
             while following is not None:
                 claim, following, held = following, None, None
-                async with aclosing(attempt(self._context, claim, self._request, keep=True)) as events:
+                request = self._request if claim is self._claim else request_of(claim)
+                async with aclosing(attempt(self._context, claim, request, keep=True)) as events:
                     async for event in events:
                         held = event if isinstance(event, Ended) and isinstance(event.ending, Again) else None
                         self.feed.put(event)
@@ -113,7 +114,7 @@ class Carried:
         with suppress(TimeoutError):
             async with asyncio.timeout(max((again.run_after - self._context.clock.now()).total_seconds(), 0)):
                 await self._left.wait()
-        opening = self._context.thread(queue.again, claim, self._context.clock.now())
+        opening = self._context.thread(queue.again, claim, self._context.clock.now(), self._context.purse)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:

@@ -44,11 +44,18 @@ class Told:
 async def tend(context: Context, told: Told) -> None:
     """End what dead owners left, and name what waits for settings that this process does not have."""
     now = context.clock.now()
+    tell(context, told)
     await context.db(rescue.rescue, now, MAX_ATTEMPTS, hold=context.on_unknown == "hold")
     for name in await context.db(queue.strangers, list(context.endpoints), now):
         told.trouble(f"jobs wait: {context.missing(name)}")
     for batch_id, base_url in await context.db(due.elsewhere, here(context), now):
         told.trouble(f"batch {batch_id} was made at {base_url}: set that base URL and its key to go on with it")
+
+
+def tell(context: Context, told: Told) -> None:
+    """Say what is new of budgets."""
+    for note in context.latest():
+        told.note(note)
 
 
 async def pack(context: Context, told: Told) -> int:
@@ -178,6 +185,7 @@ async def once(context: Context, told: Told, stop: asyncio.Event) -> None:
         for work in works:
             if work.task and not work.task.cancelled():
                 work.task.result()
+    tell(context, told)
     if (opens := await window_opens(context)) and await context.db(due.jobs, due.BULK, list(context.endpoints)):
         told.note(f"bulk work waits for the window, which opens at {opens:%Y-%m-%d %H:%M} UTC")
     others, until = await context.db(due.held, here(context), context.owner, context.clock.now())

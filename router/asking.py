@@ -170,16 +170,16 @@ def lane_of(word: str | None) -> Lane | None:
     return Lane(word)
 
 
-def nano_of(dollars: str | None) -> int | None:
+def nano_of(dollars: str | None, option: str = "--max-cost") -> int | None:
     """Whole nano-dollars of an amount in USD."""
     if dollars is None:
         return None
     try:
         amount = Decimal(dollars.lstrip("$"))
     except InvalidOperation:
-        raise UsageError(f"--max-cost is {dollars!r}: write an amount in USD, such as 0.25") from None
+        raise UsageError(f"{option} is {dollars!r}: write an amount in USD, such as 0.25") from None
     if not amount.is_finite() or not 0 < amount <= 1_000_000:
-        raise UsageError(f"--max-cost is {dollars}: it must be above 0 and at most 1000000")
+        raise UsageError(f"{option} is {dollars}: it must be above 0 and at most 1000000")
     return int(amount * NANO)
 
 

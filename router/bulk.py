@@ -13,10 +13,11 @@ from db import queue
 from db.ids import new_id
 from db.queue import NewJob
 from jobs.errors import ShunterError
+from router.budgeting import Means
 from router.decided import Decided, Wish, row_of
 from router.decision import Decision, Facts
 from router.dispatch import Router
-from router.intake import Reader, Reject, Rejects, Row
+from router.intake import Reader, Reject, Rejects, Row, canonical
 
 ROWS_A_WRITE = 1000
 BYTES_A_WRITE = 32 * 1024 * 1024  # a thousand rows may be a thousand times 16 MiB
@@ -57,15 +58,21 @@ class _Part:
 class Decider:
     """Decisions for the rows of one file: equal facts are decided once, at one time."""
 
-    def __init__(self, router: Router, wish: Wish, now: datetime) -> None:
-        self._router, self._wish, self._now = router, wish, now
+    def __init__(self, router: Router, wish: Wish, now: datetime, group: int) -> None:
+        self._router, self._wish, self._now, self._group = router, wish, now, group
+        router.answers.load()
         self._known: dict[Facts, Decided] = {}
+        self._means = Means(router, now)
 
-    def __call__(self, row: Row) -> Decided:
-        facts = self._router.facts(row.request, self._wish)
+    def __call__(self, row: Row) -> tuple[Row, Decided]:
+        """The row as the policy changes it, and how it was decided."""
+        request, facts = self._router.routed(row.request, self._wish, self._now, self._group)
         if (decided := self._known.get(facts)) is None:
             decided = self._known[facts] = Decided.of(self._router.decide(facts, self._now), facts, self._now)
-        return decided
+        if request is not row.request:
+            row = row._replace(request=request, body=canonical(request.body()))
+        self._means.check(row.request, row.body, decided)
+        return row, decided
 
 
 def submit(
@@ -75,7 +82,7 @@ def submit(
     now = router.clock.now()
     summary = Summary(new_id(now))
     queue.open_submission(router.store, summary.submission, name, now)
-    decide = Decider(router, wish, now)
+    decide = Decider(router, wish, now, reader.expected)
     with rejects, _unhurried_gc():
         for part in _parts(reader, decide, summary.submission if wish.again else None):
             _write(router, summary, part, rejects, now)
@@ -86,7 +93,7 @@ def submit(
 
 def dry_run(router: Router, reader: Reader, wish: Wish) -> Iterator[tuple[Row, Decision, bool] | Reject]:
     """What submit would do with each row, and whether it is known already; keeps nothing."""
-    decide, items = Decider(router, wish, router.clock.now()), iter(reader)
+    decide, items = Decider(router, wish, router.clock.now(), reader.expected), iter(reader)
     looks = router.exists() and not wish.again
     while chunk := list(_chunk(items)):
         keys = [item.key for item in chunk if isinstance(item, Row)]
@@ -94,7 +101,8 @@ def dry_run(router: Router, reader: Reader, wish: Wish) -> Iterator[tuple[Row, D
         for item in chunk:
             if isinstance(item, Row):
                 try:
-                    yield item, decide(item).decision, item.key in known
+                    row, decided = decide(item)
+                    yield row, decided.decision, item.key in known
                 except ShunterError as error:
                     yield _refused(item, error)
             else:
@@ -116,7 +124,7 @@ def _part(chunk: Sequence[Row | Reject], decide: Decider, salt: str | None) -> _
     decided = []
     for row in (item for item in chunk if isinstance(item, Row)):
         try:
-            decided.append((row, decide(row)))
+            decided.append(decide(row))
         except ShunterError as error:  # the policy's no, or a deadline that has passed
             part.rejects.append(_refused(row, error))
             part.exit_code = error.exit_code

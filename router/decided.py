@@ -33,11 +33,12 @@ class Decided:
     id: str
     provider: str
     at: datetime
+    max_cost_nano: int | None = None  # for all attempts at it together
 
     @classmethod
     def of(cls, decision: Decision, facts: Facts, now: datetime) -> "Decided":
         """The same decision later is a row of its own, with its own hour."""
-        return cls(decision, f"{decision.id}-{int(now.timestamp()):x}", facts.provider, now)
+        return cls(decision, f"{decision.id}-{int(now.timestamp()):x}", facts.provider, now, facts.max_cost_nano)
 
     def job(self, request: Request, body: str, row_key: str) -> NewJob:
         """The row of a request that was decided so."""
@@ -59,6 +60,7 @@ class Decided:
             body=body,
             post_process=request.post_process,
             handling=request.handling.stored(),
+            max_cost_nano=self.max_cost_nano,
         )
 
 

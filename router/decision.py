@@ -1,7 +1,9 @@
 """Facts go into a decision, and a Decision comes out: the values, and their JSON. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -36,6 +38,15 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
     max_cost_nano: int | None  # from --max-cost
     has_batch: bool | None  # None: not known yet
     has_background: bool = False  # there are windows, and the request can be answered in one
+    has_flex: bool = False  # the model is sold in the flex tier there
+    schema: bool = False  # the answer must fit a JSON Schema
+    tools: int = 0
+    images: bool = False
+    post_process: bool = False
+    group: int = 1  # rows that came in with it
+    hour: int = 0  # of the day, in this machine's time zone
+    spent_today_usd: float = 0.0  # counted only where a rule asks for it
+    changed: str = ""  # what rules have changed of the request already, in a sentence
 
     @classmethod
     def of(
@@ -45,11 +56,11 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
         *,
         provider: str,
         has_batch: bool | None,
-        has_background: bool = False,
         lane_asked: Lane | None = None,
         max_cost_nano: int | None = None,
+        **around: Any,
     ) -> "Facts":
-        """The facts of a request."""
+        """The facts of a request; `around` are those that it does not say itself."""
         return cls(
             interactive=request.interactive,
             deadline=request.deadline,
@@ -65,7 +76,11 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
             lane_asked=lane_asked,
             max_cost_nano=max_cost_nano,
             has_batch=has_batch,
-            has_background=has_background,
+            schema=request.schema_ is not None,
+            tools=len(request.tools or ()),
+            images=request.images,
+            post_process=request.post_process is not None,
+            **around,
         )
 
     @property
@@ -113,30 +128,84 @@ class Option:
         }
 
 
-@dataclass(frozen=True, slots=True)
+class Told(NamedTuple):
+    """What a decision says when somebody asks: its plan, and the roads not taken."""
+
+    plan: Plan
+    reason: str
+    finish_by: datetime
+    options: tuple[Option, ...]
+    rests_on: dict[str, Any]
+    at: datetime
+
+
+@dataclass(eq=False)
 class Decision:
-    """Which way a request goes and why, with the roads not taken. `lane` and `tier` are the plan's first."""
+    """Which way a request goes and why. `lane` and `tier` are the plan's first.
+
+    A decision takes microseconds and its words ten times as long: they are made when they are asked for.
+    """
 
     class_: str
     lane: Lane
     tier: Tier
-    plan: Plan
     rule: str
-    reason: str
     input_tokens: int
     output_p50: int
     output_p90: int
     cost_nano: int | None
     cost_p90_nano: int | None  # what an attempt puts at risk
-    finish_by: datetime
-    options: tuple[Option, ...]
     policy: str
+    tell: Callable[[], Told]
+
+    @cached_property
+    def _told(self) -> Told:
+        return self.tell()
+
+    @property
+    def plan(self) -> Plan:
+        """The lanes that it tries, in order."""
+        return self._told.plan
+
+    @property
+    def reason(self) -> str:
+        """Why, in a sentence."""
+        return self._told.reason
+
+    @property
+    def finish_by(self) -> datetime:
+        """When it is done, 19 times of 20."""
+        return self._told.finish_by
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """Every plan that was weighed."""
+        return self._told.options
+
+    @property
+    def rests_on(self) -> dict[str, Any]:
+        """The numbers behind its estimates."""
+        return self._told.rests_on
+
+    @property
+    def at(self) -> datetime:
+        """When it was decided."""
+        return self._told.at
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def _content(self) -> list[Any]:
+        return [self.json(), self.input_tokens, self.policy]
 
     @property
     def id(self) -> str:
         """A hash of the content: equal decisions have one id."""
-        content = [self.json(), self.input_tokens, self.policy]
-        return sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
+        return sha256(orjson.dumps(self._content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
 
     def json(self) -> dict[str, Any]:
         """The decision in its documented JSON form."""

@@ -21,7 +21,8 @@ def doctor(view: View) -> None:
     out, now = console(), datetime.now(UTC)
     pairs = [*_settings(view), *((one["provider"], _provider(one)) for one in view["providers"])]
     pairs += [(f"files at {one['provider']}", _files(one, now)) for one in view["files"] if one["count"]]
-    out.print(fields([*pairs, ("workers", _workers(view, now)), ("at risk", _risk(view["risk"], now))]))
+    pairs += [("workers", _workers(view, now)), ("at risk", _risk(view["risk"], now)), ("budgets", _budgets(view))]
+    out.print(fields(pairs))
     if view["account"]:
         out.print()
         account(view["account"])
@@ -76,6 +77,14 @@ def _risk(risk: View | None, now: datetime) -> str | None:
     blind = f" and {risk['unpriced']:,} without a price" if risk["unpriced"] else ""
     most = f"at most {money(risk['at_risk_usd'])}{blind}"
     return f"{count(risk['attempts'], 'attempt')} ({lanes}), {most}, the oldest of {ago(risk['oldest_at'], now)}"
+
+
+def _budgets(view: View) -> str | None:
+    def about(one: View) -> str:
+        held = f" and {money(one['reserved_usd'])} set aside" if one["reserved_usd"] != "0" else ""
+        return f"{one['name']}: {money(one['spent_usd'])} spent{held} of {money(one['limit_usd'])}"
+
+    return "\n".join(map(about, view["budgets"])) or None
 
 
 def _orphans(view: View, now: datetime) -> "Table":

@@ -6,36 +6,38 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 from db import facts as kept
-from db import lookup, queue
+from db import lookup
 from db.engine import Store, connect
-from db.ids import new_id
 from db.migrations import migrate
-from db.states import Lane
+from db.money import NANO
+from db.states import Lane, Tier
+from db.turnarounds import spent
 from jobs import pricing, stream, windows
 from jobs.chat import Request, Usage
 from jobs.clock import Clock
 from jobs.context import Context
-from jobs.errors import CallError, UsageError
+from jobs.errors import CallError
 from jobs.packing import has_batch_api
 from jobs.providers.background_params import can_move, why_not
 from jobs.runner import Event, finished
-from router import estimate, settings
-from router.decided import Decided, Started, Wish, row_of
+from router import accepting, estimate, settings
+from router.answers import Answers
+from router.decided import Started, Wish
 from router.decision import Decision, Facts
 from router.estimate import Size
-from router.intake import canonical
+from router.finish import Finish
 from router.opening import is_there
-from router.policy import decide
-from router.rules import Policy, load
+from router.policy import changes, decide, seconds_left
+from router.rules import Policy, changed_by, load, told
 from router.settings import Settings, provider_of
 
 DEFAULT_MODELS = {"openai": "gpt-6-luna", "anthropic": "claude-haiku-5-5"}
-LIVE = (Lane.STREAM, Lane.SYNC)
+SPENT_S = 5.0  # what was spent today is looked up again after this, for policies that ask
 
 
 class Router:
@@ -47,42 +49,63 @@ class Router:
     def __init__(self, given: Settings | None = None) -> None:
         self.settings = given or settings.load()
         self.clock = Clock()
+        self._spent = datetime.min.replace(tzinfo=UTC), 0.0  # today's money, and when that was looked up
         self._owner = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
 
     # ---- deciding ----
 
     def explain(self, request: Request, wish: Wish | None = None) -> Decision:
         """How the request would go, and every road not taken. Sends nothing and keeps nothing."""
-        return self.decide(self.facts(request, wish or Wish()), self.clock.now())
+        now = self.clock.now()
+        return self.decide(self.routed(request, wish or Wish(), now)[1], now)
 
-    def facts(self, request: Request, wish: Wish) -> Facts:
-        """What the policy looks at; equal facts get equal decisions."""
-        provider = provider_of(request.model, self.settings.endpoints)
+    def routed(self, request: Request, wish: Wish, now: datetime, group: int = 1) -> tuple[Request, Facts]:
+        """The request as the policy changes it, most often not at all, and what the policy looks at.
+
+        `group` is the number of rows that came in with it.
+        """
+        facts = self._facts(request, wish, now, group)
+        rules = changes(facts, self.policy, seconds_left(facts, now)) if self.policy.changes_requests else []
+        if not rules:
+            return request, facts
+        changed = changed_by(rules, request, now)
+        provider = next((rule.provider for rule in rules if rule.provider), None)
+        return changed, self._facts(changed, wish, now, group, provider)._replace(changed=told(rules))
+
+    def _facts(self, request: Request, wish: Wish, now: datetime, group: int = 1, provider: str | None = None) -> Facts:
+        provider = provider or provider_of(request.model, self.settings.endpoints)
         return Facts.of(
             request,
-            estimate.measure(request),
+            estimate.measure(request, self.answers.of(request)),
             provider=provider,
             has_batch=self.has_batch(provider),
             has_background=self.has_background(provider, request),
+            has_flex=self.has_flex(provider, request.model),
             lane_asked=wish.lane,
             max_cost_nano=wish.max_cost_nano,
+            group=group,
+            hour=now.astimezone().hour,
+            spent_today_usd=self._spent_today_usd(now) if self.policy.uses("spent_today_usd") else 0.0,
         )
 
     def decide(self, facts: Facts, now: datetime) -> Decision:
         """The decision on these facts at this time."""
         endpoint = self.settings.endpoints.get(facts.provider)
         own = endpoint is None or endpoint.own
+        size = Size(facts.input_tokens, facts.output_p50, facts.output_p90)
 
-        def cost(usage: Usage, lane: Lane, window: str | None) -> int | None:
+        def cost(usage: Usage, lane: Lane, tier: str | None) -> int | None:
             where: dict[str, Any] = {"model": facts.model, "provider": facts.provider, "own": own, "at": now}
-            return pricing.price(usage, lane=lane, tier=window or "default", **where).nano
+            return pricing.price(usage, lane=lane, tier=tier, **where).nano
 
         estimates = estimate.estimate(
-            Size(facts.input_tokens, facts.output_p50, facts.output_p90),
+            size,
             cost=cost,
+            times=self.policy.priors.times(size) if facts.waits else self.finish.times(facts, size, now),
             has_batch=facts.has_batch,
             has_background=facts.has_background,
-            priors=self.policy.priors,
+            has_flex=facts.has_flex,
+            with_fast=self.policy.has_fast,
             batch_wait_s=0.0 if facts.waits else self.batch_wait_s(now),
         )
         return decide(facts, estimates, self.policy, now)
@@ -90,6 +113,24 @@ class Router:
     def batch_wait_s(self, now: datetime) -> float:
         """Seconds until bulk work may be submitted, by the window that the worker keeps in the database."""
         return windows.wait_s(kept.get(self.store, windows.KEY), now) if self.exists() else 0.0
+
+    @cached_property
+    def finish(self) -> Finish:
+        """When each lane is done here, by what it took before."""
+        return Finish(self.policy.priors, self.settings.concurrency, lambda: self.store if self.exists() else None)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """How long answers were here."""
+        return Answers(lambda: self.store if self.exists() else None)
+
+    def _spent_today_usd(self, now: datetime) -> float:
+        if not self.exists():
+            return 0.0
+        midnight = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+        if now - self._spent[0] > timedelta(seconds=SPENT_S):
+            self._spent = now, spent(self.store, midnight, now) / NANO
+        return self._spent[1]
 
     @cached_property
     def policy(self) -> Policy:
@@ -104,6 +145,12 @@ class Router:
         if endpoint is None or endpoint.own:
             return True
         return self._remembered.get(endpoint.base_url)
+
+    def has_flex(self, provider: str, model: str) -> bool:
+        """Whether the model is sold in the flex tier there."""
+        endpoint, given = self.settings.endpoints.get(provider), self.settings.has_flex
+        there = endpoint is None or endpoint.own if given is None else given
+        return provider == "openai" and there and pricing.sells(model, provider, Tier.FLEX, self.clock.now().date())
 
     def has_background(self, provider: str, request: Request) -> bool:
         """Whether the request can be answered in a background window: the server has them, and it may go there."""
@@ -180,38 +227,7 @@ class Router:
 
     def start(self, request: Request, wish: Wish) -> Started:
         """Decide and record one request: leased to this process when it runs at once, else queued."""
-        now = self.clock.now()
-        facts = self.facts(request, wish)
-        decided = Decided.of(self.decide(facts, now), facts, now)
-        self.context().endpoint(provider_of(request.model, self.settings.endpoints))  # a missing key is said first
-        body = canonical(request.body())
-        keyed = request.client_key is not None and not wish.again
-        row_key = f"key {request.client_key}" if keyed else f"once {secrets.token_hex(16)}"
-        if keyed and lookup.by_key(self.store, row_key):
-            return self._known(row_key, body, request, decided.decision)
-        job = decided.job(request, body, row_key)
-        submission, claim = new_id(now), None
-        if (request.interactive or wish.here) and decided.decision.lane in LIVE:
-            until = self.context().until()
-            claim = queue.start(self.store, job, submission, row_of(decided), self._owner, until, now)
-            known = claim is None
-        else:
-            queue.open_submission(self.store, submission, "prompt", now)
-            known = bool(queue.add(self.store, submission, [row_of(decided)], [job], now))
-        if known:
-            return self._known(row_key, body, request, decided.decision)
-        return Started(job.id, decided.decision, claim)
-
-    def _known(self, row_key: str, body: str, request: Request, decision: Decision) -> Started:
-        job_id = lookup.by_key(self.store, row_key)
-        assert job_id is not None
-        if lookup.body(self.store, job_id) != (body, request.post_process):
-            raise UsageError(
-                f"the key {request.client_key!r} was used for another request (job {job_id}): "
-                "choose another key, or --again to run it as a new job",
-                code="key_reused",
-            )
-        return Started(job_id, decision, None, known=True)
+        return accepting.start(self, request, wish)
 
     # ---- what it works with ----
 
@@ -247,6 +263,7 @@ class Router:
             dead_s=self.settings.dead_seconds,
             on_unknown=self.settings.on_unknown,
             on_rescue=self.settings.on_rescue,
+            output_cap=self.settings.budget_output_cap,
             has_batch=self.settings.has_batch,
         )
 

@@ -16,8 +16,9 @@ def explain(asked: Asked, *, json: bool) -> int:
     router = Router()
     try:
         if asked.file is None:
-            decision = router.explain(asked.request(router), asked.wish()).json()
-            show.data(decision) if json else show.decision(decision)
+            decision = router.explain(asked.request(router), asked.wish())
+            view = decision.json() | {"rests_on": decision.rests_on}
+            show.data(view) if json else show.decision(view, decision.at)
             return DONE
         asked.check_file()
         return _explain_file(router, asked, asked.file, json=json)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import orjson
 
 from jobs.errors import UsageError
+from router.estimate import rounded
 
 LIMIT = 16 * 1024 * 1024  # bytes of one row; the providers take less
 KEPT = 1024  # bytes kept of a row over LIMIT
@@ -98,6 +100,20 @@ class Lines:
                     break
                 self.number += 1
         return dropped
+
+
+UNCOUNTED = 1000  # rows that are believed of what cannot be looked through before it is read
+
+
+def about_rows(source: BinaryIO) -> int:
+    """About how many rows there are from here on, to one step of 10 to 20 %; a pipe has UNCOUNTED."""
+    try:
+        start = source.tell()
+        lines = sum(block.count(b"\n") for block in iter(partial(source.read, 1 << 20), b""))
+        source.seek(start)
+    except OSError:
+        return UNCOUNTED
+    return rounded(lines)
 
 
 _MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}

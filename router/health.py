@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 
-from db import checkup, reports, rescue
+from db import checkup, reports, rescue, standing
 from db.engine import Store, StoreError
 from db.migrations import version
+from db.money import usd
+from db.standing import Wrong
 from jobs.errors import CallError
 from jobs.providers import BATCH_PROVIDERS, Endpoint
 from jobs.retry import MAX_ATTEMPTS
-from router import strays
+from router import budgets, strays
 from router.dispatch import Router
 from router.settings import Settings, config_path, load
 from router.strays import Strays, Wanted
@@ -35,6 +37,7 @@ def examine(settings: Settings | None = None, wanted: Wanted | None = None) -> d
     settings = settings or load()
     problems: list[str] = []
     found: dict[str, Any] = {"settings": _settings(settings), "database": None, "account": None, "risk": None}
+    found["budgets"] = []
     found |= {"rescued": 0, "overdue_batches": [], "workers": []}
     router = Router(settings)
     try:
@@ -92,8 +95,18 @@ def _store(store: Store, settings: Settings, now: datetime, problems: list[str])
         problems.append(f"{len(overdue)} {are} overdue ({', '.join(overdue[:3])}): {todo}")
     workers = checkup.workers(store, now, settings.dead_seconds)
     problems += [_dead(one) for one in workers if not one["alive"]]
+    for wrong in standing.audit(store):
+        problems.append(_astray(wrong))
     looked = {"database": _database(store, problems), "account": account, "risk": checkup.at_risk(store)}
-    return looked | {"rescued": rescued, "overdue_batches": overdue, "workers": workers}
+    limits = [budgets.view(one) for one in standing.standing(store, now)]
+    return looked | {"budgets": limits, "rescued": rescued, "overdue_batches": overdue, "workers": workers}
+
+
+def _astray(wrong: Wrong) -> str:
+    spent, held = ([f"${usd(nano)}" for nano in pair] for pair in (wrong.spent_nano, wrong.reserved_nano))
+    said = f"{spent[0]} spent where its attempts cost {spent[1]}, {held[0]} set aside where they hold {held[1]}"
+    todo = "keep a backup (`shunter db backup`) and report it as a bug"
+    return f"budget {wrong.name} has in its period from {wrong.starts_at:%Y-%m-%d %H:%M} UTC {said}: {todo}"
 
 
 def _dead(worker: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from jobs.chat import USUAL, Handling, Request
 from jobs.errors import UsageError
 from router.csv_rows import table
-from router.formats import KNOWN, Fields, Item, Kind, Lines, jsonl, sniff, text
+from router.formats import KNOWN, Fields, Item, Kind, Lines, about_rows, jsonl, sniff, text
 from router.rejects import Reject, Rejects, brief, condense
 
 __all__ = ["Defaults", "Kind", "Reader", "Reject", "Rejects", "Row", "canonical", "key", "read", "sniff"]
@@ -78,7 +78,7 @@ def read(source: BinaryIO, kind: Kind | None, defaults: Defaults, *, name: str) 
 
 
 class Reader(Iterator[Row | Reject]):
-    """Rows and rejects in the order of the file; `ignored` counts the keys that were not sent."""
+    """Rows and rejects in the order of the file: about `expected`; `ignored` counts the keys that were not sent."""
 
     def __init__(self, source: BinaryIO, kind: Kind | None, defaults: Defaults, *, name: str) -> None:
         self.ignored: Counter[str] = Counter()
@@ -99,6 +99,7 @@ class Reader(Iterator[Row | Reject]):
             "whole": defaults.whole,
         }
         self._check_defaults()
+        self.expected = about_rows(source)
         lines = Lines(source, name)
         self.kind = kind or sniff(name, lines.head)
         self._rows = (self._take(*item) for item in ROWS[self.kind](lines))

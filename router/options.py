@@ -1,104 +1,138 @@
-"""The plans that a request can take, weighed: what each is expected to cost and when it is done. Pure."""
+"""The plans that a request can take, weighed: what each is expected to cost and when it is done. Pure.
+
+This is asked for every request, so it computes in plain numbers; `option` puts one plan into words when it is shown.
+"""
 
 from datetime import datetime, timedelta
+from math import floor, inf
 from typing import NamedTuple
 
 from db.money import usd
-from db.states import Lane
+from db.states import Lane, Tier
 from router.decision import Facts, Option, Plan, Step
 from router.estimate import Z95, Estimates, LaneEstimate
 from router.rules import Policy
 
-SLOW = (Lane.BATCH, Lane.BACKGROUND)
+PERSON, LOOP = "a person is waiting", "a tool loop is waiting for this step"
+LATE = "it may not be done by the deadline"
 
 
 class Weighed(NamedTuple):
-    """An option, with what kind of obstacle it has: it cannot be taken, or it can but is late."""
+    """A plan: one lane, or one that is left after `stay_s` for a plain call. Seconds from now.
 
-    option: Option
-    lane: Lane  # the first of the plan
+    It is `possible` unless it cannot be taken (`why_not`) or may cost more than the cap; then it may still be late.
+    """
+
+    first: LaneEstimate
+    then: LaneEstimate | None
+    stay_s: float
+    cost: int | None
     cost_p90: int | None
-    available: bool
-    affordable: bool
+    p50_s: float
+    p95_s: float
+    why_not: str | None
+    too_dear: bool
     late: bool
+    possible: bool
 
     @property
-    def possible(self) -> bool:
-        """Whether it can be taken at all, be it late."""
-        return self.available and self.affordable
+    def lane(self) -> Lane:
+        """The first of the plan."""
+        return self.first.lane
+
+    @property
+    def tier(self) -> Tier:
+        """The first of the plan."""
+        return self.first.tier
+
+    def plan(self, now: datetime) -> Plan:
+        """Its steps."""
+        first = self.first
+        if self.then is None:
+            return (Step(first.lane, first.tier, window=first.window),)
+        leave_by = (now + timedelta(0, self.stay_s)).replace(microsecond=0)
+        return Step(first.lane, first.tier, leave_by, first.window), Step(self.then.lane, self.then.tier)
+
+    def option(self, now: datetime, cap: int | None) -> Option:
+        """The plan as it is shown; `cap` is the most that it may cost."""
+        obstacle = self.why_not or (_too_dear(self.cost_p90, cap) if self.too_dear else LATE if self.late else None)
+        times = now + timedelta(0, self.p50_s), now + timedelta(0, self.p95_s)
+        return Option(self.plan(now), obstacle is None, obstacle, self.cost, *times)
 
 
-def weigh(facts: Facts, estimates: Estimates, policy: Policy, now: datetime) -> list[Weighed]:
-    """Every plan: each lane alone, and each slow one left in time for a plain call where there is a deadline."""
-    deadline = facts.deadline
-    left_s = float("inf") if deadline is None else (deadline - now).total_seconds()
-    weighed = [_alone(lane, facts, policy, left_s, now) for lane in estimates.lanes]
-    if deadline is not None and not facts.waits:
-        sync = next(lane for lane in estimates.lanes if lane.lane is Lane.SYNC)
-        slow = [lane for lane in estimates.lanes if lane.lane in SLOW and lane.available]
-        chains = [_slow_first(lane, sync, facts, policy, deadline, now) for lane in slow]
-        weighed += [chain for chain in chains if chain]
+def weigh(facts: Facts, estimates: Estimates, policy: Policy, left_s: float) -> list[Weighed]:
+    """Every plan: each lane alone, and each slow one left in time for a plain call where there is a deadline.
+
+    `left_s` is the time to the deadline, in seconds, endless without one.
+    """
+    waits, cap = facts.waits, facts.max_cost_nano
+    weighed = []
+    for lane in estimates.lanes:
+        cost, why_not = lane.cost_p90_nano, lane.why_not
+        if waits and why_not is None and lane.slow and (facts.lane_asked is None or lane.tier is Tier.FLEX):
+            why_not = PERSON if facts.interactive else LOOP
+        dear = cap is not None and (cost is None or cost > cap)
+        late = left_s < inf and _late(lane, policy, left_s)
+        possible = why_not is None and not dear
+        times = lane.finish_p50_s, lane.finish_p95_s
+        weighed.append(Weighed(lane, None, inf, lane.cost_nano, cost, *times, why_not, dear, late, possible))
+    if left_s < inf and not waits:
+        plain = next(lane for lane in estimates.lanes if lane.lane is Lane.SYNC)
+        first = [lane for lane in estimates.lanes if lane.slow and lane.available]
+        weighed += [chain for lane in first if (chain := _slow_first(lane, plain, policy, left_s, cap))]
     return weighed
 
 
-def _alone(lane: LaneEstimate, facts: Facts, policy: Policy, left_s: float, now: datetime) -> Weighed:
-    why_not = lane.why_not
-    late = facts.deadline is not None and lane.quantile(policy.confidence_z) > left_s
-    if why_not is None and lane.lane in SLOW and facts.waits and facts.lane_asked is None:
-        why_not = "a person is waiting" if facts.interactive else "a tool loop is waiting for this step"
-    plan = (Step(lane.lane, lane.tier, window=lane.window),)
-    times = now + timedelta(0, lane.finish_p50_s), now + timedelta(0, lane.finish_p95_s)
-    return _judge(facts, plan, why_not, late, lane.cost_nano, lane.cost_p90_nano, *times)
+def _late(lane: LaneEstimate, policy: Policy, left_s: float) -> bool:
+    """Whether it is not sure enough to be done by then; a slow lane that is never left has to be surer."""
+    if lane.slow:
+        return 1 - lane.lost < policy.sure_alone or lane.chance(left_s) < policy.sure_alone
+    z = policy.confidence_z
+    return (lane.finish_p95_s if z == Z95 else lane.quantile(z)) > left_s
 
 
 def _slow_first(
-    slow: LaneEstimate, sync: LaneEstimate, facts: Facts, policy: Policy, deadline: datetime, now: datetime
+    first: LaneEstimate, plain: LaneEstimate, policy: Policy, left_s: float, cap: int | None
 ) -> Weighed | None:
-    """A slow lane, left early enough that its cancel and some slow plain calls still fit in before the deadline."""
-    cancel_s = policy.cancel_s if slow.lane is Lane.BATCH else policy.cancel_background_s
-    leave_by = deadline - timedelta(seconds=cancel_s + policy.sync_times * sync.finish_p95_s)
-    leave_by = leave_by.replace(microsecond=0)
-    stay_s = (leave_by - now).total_seconds()
-    done = slow.chance(stay_s)
-    if done < policy.least_chance:
+    """A slow lane, left early enough that its end and some slow plain calls still fit in before the deadline."""
+    end_s = _end_s(first, policy)
+    stay_s = floor(left_s - end_s - policy.sync_times * plain.finish_p95_s)
+    done = first.chance(stay_s)
+    if done < policy.least_chance or not done:
         return None
-
-    def finish(z: float) -> datetime:
-        inside = slow.quantile(z)
-        return now + timedelta(0, inside if inside <= stay_s else stay_s + cancel_s + sync.quantile(z))
-
-    plan = (Step(slow.lane, slow.tier, leave_by, slow.window), Step(sync.lane, sync.tier))
-    late = finish(policy.confidence_z) > deadline
-    cost, cost_p90 = _mix(slow.cost_nano, sync.cost_nano, done), _dearer(slow.cost_p90_nano, sync.cost_p90_nano)
-    return _judge(facts, plan, None, late, cost, cost_p90, finish(0.0), finish(Z95))
-
-
-def _mix(slow: int | None, sync: int | None, done: float) -> int | None:
-    """What the slow lane did is paid at its price; what it never ran costs nothing there."""
-    return None if slow is None or sync is None else round(slow * done + sync * (1 - done))
-
-
-def _dearer(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else max(one, other)
+    p50_s, p95_s = first.finish_p50_s, first.finish_p95_s
+    if p50_s > stay_s:
+        p50_s = stay_s + end_s + plain.finish_p50_s
+    if p95_s > stay_s:
+        p95_s = stay_s + end_s + plain.finish_p95_s
+    late = (p95_s if policy.confidence_z == Z95 else _left_at(first, plain, policy, stay_s, end_s)) > left_s
+    usual, dearest = first.cost_nano, first.cost_p90_nano
+    if usual is not None and plain.cost_nano is not None:  # what it never ran costs nothing there
+        usual = round(usual * done + plain.cost_nano * (1 - done))
+    else:
+        usual = None
+    if dearest is not None:
+        dearest = None if plain.cost_p90_nano is None else max(dearest, plain.cost_p90_nano)
+    dear = cap is not None and (dearest is None or dearest > cap)
+    return Weighed(first, plain, stay_s, usual, dearest, p50_s, p95_s, None, dear, late, not dear)
 
 
-def _judge(
-    facts: Facts,
-    plan: Plan,
-    why_not: str | None,
-    late: bool,
-    cost: int | None,
-    cost_p90: int | None,
-    finish_p50: datetime,
-    finish_p95: datetime,
-) -> Weighed:
-    too_dear = None if facts.max_cost_nano is None else _too_dear(cost_p90, facts.max_cost_nano)
-    obstacle = why_not or too_dear or ("it may not be done by the deadline" if late else None)
-    option = Option(plan, obstacle is None, obstacle, cost, finish_p50, finish_p95)
-    return Weighed(option, plan[0].lane, cost_p90, why_not is None, too_dear is None, late)
+def _left_at(first: LaneEstimate, plain: LaneEstimate, policy: Policy, stay_s: float, end_s: float) -> float:
+    """When such a plan is done, with the policy's own confidence."""
+    inside = first.quantile(policy.confidence_z)
+    return inside if inside <= stay_s else stay_s + end_s + plain.quantile(policy.confidence_z)
 
 
-def _too_dear(cost_p90: int | None, cap: int) -> str | None:
+def _end_s(lane: LaneEstimate, policy: Policy) -> float:
+    """Seconds from leaving a lane until it is known what it did: of a flex call, until that ends."""
+    if lane.lane is Lane.BATCH:
+        return policy.cancel_s
+    if lane.lane is Lane.BACKGROUND:
+        return policy.cancel_background_s
+    return min(lane.work_s.p95, policy.timeouts.total)
+
+
+def _too_dear(cost_p90: int | None, cap: int | None) -> str:
     if cost_p90 is None:
         return "its price is unknown, so the cap cannot be kept"
-    return f"it may cost ${usd(cost_p90)}, above the cap of ${usd(cap)}" if cost_p90 > cap else None
+    return f"it may cost ${usd(cost_p90)}, above the cap of ${usd(cap)}"

@@ -4,17 +4,18 @@ Who waits decides first: a person, or a program in the middle of a tool loop, is
 Where nobody waits, money decides among the plans that are done in time with the policy's confidence.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
 from db.money import usd
-from db.states import Lane
+from db.states import Lane, Tier
 from jobs.errors import Refused, UsageError
-from router.decision import Decision, Facts, Option, Plan, Step
+from router.decision import Decision, Facts, Option, Plan, Step, Told
 from router.estimate import Estimates
 from router.options import Weighed, weigh
 from router.reason import reason
-from router.rules import Policy
+from router.rules import Policy, Rule
 
 __all__ = ["Decision", "Facts", "Option", "Plan", "Policy", "Step", "decide"]
 
@@ -23,12 +24,18 @@ USUALLY_CHEAPER = (Lane.BATCH, Lane.BACKGROUND, Lane.SYNC, Lane.STREAM)
 
 
 class Verdict(NamedTuple):
-    """What the rules say: the class with its reason, and a lane where one is forced."""
+    """What the rules say: the class with its reason, and a lane or a tier where one is forced."""
 
     class_: str
     why: str
     rule: str
     lane: Lane | None
+    tier: Tier | None = None
+
+    @property
+    def forced(self) -> bool:
+        """Whether the rule that is named forces the way."""
+        return bool(self.lane or self.tier)
 
 
 def decide(facts: Facts, estimates: Estimates, policy: Policy, now: datetime) -> Decision:
@@ -37,49 +44,61 @@ def decide(facts: Facts, estimates: Estimates, policy: Policy, now: datetime) ->
     UsageError where what is asked cannot be (a deadline in the past, a lane that is not there),
     Refused where a rule or the cap says no.
     """
-    verdict = classify(facts, policy, _seconds_left(facts, now))
-    weighed = weigh(facts, estimates, policy, now)
-    chosen = _forced(verdict.lane, facts, weighed) if verdict.lane else _choose(verdict.class_, facts, weighed)
-    option, first = chosen.option, chosen.option.plan[0]
+    left_s = seconds_left(facts, now)
+    verdict = classify(facts, policy, left_s)
+    weighed = weigh(facts, estimates, policy, left_s)
+    open_ = _of_tier(verdict.tier, weighed)
+    chosen = _forced(verdict, facts, open_) if verdict.lane else _choose(verdict.class_, facts, open_)
+
+    def told() -> Told:
+        plan, cap = chosen.plan(now), facts.max_cost_nano
+        why = reason(facts, verdict.why, verdict.rule if verdict.forced else None, chosen, weighed, now)
+        seen = {"batches_seen": estimates.times.batches_seen, "calls_seen": estimates.times.calls_seen}
+        rests_on = {"input_tokens": facts.input_tokens, "confidence": policy.confidence, **seen}
+        options = tuple(one.option(now, cap) for one in weighed)
+        return Told(plan, why, now + timedelta(0, chosen.p95_s), options, rests_on, now)
+
     return Decision(
-        class_=verdict.class_,
-        lane=first.lane,
-        tier=first.tier,
-        plan=option.plan,
-        rule=verdict.rule,
-        reason=reason(facts, verdict.why, verdict.rule if verdict.lane else None, chosen, weighed),
-        input_tokens=facts.input_tokens,
-        output_p50=facts.output_p50,
-        output_p90=facts.output_p90,
-        cost_nano=option.cost_nano,
-        cost_p90_nano=chosen.cost_p90,
-        finish_by=option.finish_p95,
-        options=tuple(other.option for other in weighed),
-        policy=policy.name,
+        verdict.class_,
+        chosen.first.lane,
+        chosen.first.tier,
+        verdict.rule,
+        facts.input_tokens,
+        facts.output_p50,
+        facts.output_p90,
+        chosen.cost,
+        chosen.cost_p90,
+        policy.name,
+        told,
     )
 
 
 def classify(facts: Facts, policy: Policy, seconds_left: float) -> Verdict:
-    """The first rule that fits and names a class; one before it that fits may force the lane, or refuse."""
-    forcing = None
+    """The first rule that fits and names a class; those before it that fit may force lane and tier, or refuse."""
+    lane = tier = None
     for rule in policy.rules:
         if not rule.fits(facts, seconds_left):
             continue
         if rule.refuse:
             raise Refused(f"the policy's rule '{rule.name}' refuses this request: {rule.why}", code="policy")
-        if rule.lane and forcing is None:
-            forcing = rule
+        lane, tier = lane or (rule if rule.lane else None), tier or (rule if rule.tier else None)
         if rule.class_:
             break
     assert rule.class_  # a policy ends in a rule that fits everything and names a class
+    forced_tier = tier.tier if tier else None
     if facts.lane_asked:
-        return Verdict(rule.class_, rule.why, "asked", facts.lane_asked)
-    if forcing:
-        return Verdict(rule.class_, forcing.why, forcing.name, forcing.lane)
-    return Verdict(rule.class_, rule.why, rule.name, None)
+        return Verdict(rule.class_, rule.why, "asked", facts.lane_asked, forced_tier)
+    forcing = lane or tier or rule
+    return Verdict(rule.class_, forcing.why, forcing.name, lane.lane if lane else None, forced_tier)
 
 
-def _seconds_left(facts: Facts, now: datetime) -> float:
+def changes(facts: Facts, policy: Policy, seconds_left: float) -> list[Rule]:
+    """The rules that change the request itself, in their order: the first one counts that names a thing."""
+    return [rule for rule in policy.rules if rule.changes_request and rule.fits(facts, seconds_left)]
+
+
+def seconds_left(facts: Facts, now: datetime) -> float:
+    """To the deadline; UsageError for one that has passed."""
     if facts.deadline is None:
         return float("inf")
     if facts.deadline.utcoffset() is None:
@@ -90,14 +109,23 @@ def _seconds_left(facts: Facts, now: datetime) -> float:
     return left
 
 
-def _forced(lane: Lane, facts: Facts, weighed: list[Weighed]) -> Weighed:
+def _of_tier(tier: Tier | None, weighed: list[Weighed]) -> list[Weighed]:
+    """The options of the tier that a rule forces; the fast one is never taken unasked."""
+    if tier is None:
+        return [one for one in weighed if one.first.tier is not Tier.FAST]
+    return [one for one in weighed if one.first.tier is tier]
+
+
+def _forced(verdict: Verdict, facts: Facts, weighed: list[Weighed]) -> Weighed:
     """The lane that was asked for, alone, however late it may be; of its windows the one that fits."""
-    alone = [one for one in weighed if one.lane is lane and len(one.option.plan) == 1]
+    lane, tier = verdict.lane, verdict.tier or Tier.DEFAULT
+    assert lane
+    alone = [one for one in weighed if one.lane is lane and one.tier is tier and one.then is None]
     if not alone:
         words = ", ".join(dict.fromkeys(one.lane.value for one in weighed))
         raise UsageError(f"there is no {lane.value} lane here{_where(lane)}; choose one of: {words}", code="lane")
-    if not any(one.available for one in alone):
-        raise UsageError(f"the {lane.value} lane cannot be taken: {alone[0].option.why_not}", code="lane")
+    if all(one.why_not for one in alone):
+        raise UsageError(f"the {lane.value} lane cannot be taken: {alone[0].why_not}", code="lane")
     possible = [one for one in alone if one.possible]
     return _cheapest_in_time(possible) if possible else _refuse(alone, facts.max_cost_nano)
 
@@ -114,27 +142,31 @@ def _choose(class_: str, facts: Facts, weighed: list[Weighed]) -> Weighed:
     if facts.waits:
         streamed = facts.interactive and class_ == "interactive-long"
         wanted = Lane.STREAM if streamed else Lane.SYNC
-        return next((one for one in possible if one.lane is wanted), possible[0])
-    unseen = [one for one in possible if one.lane is not Lane.STREAM] or possible  # nobody sees the first words
-    return _cheapest_in_time(unseen)
+        return next((one for one in possible if one.first.lane is wanted), possible[0])
+    return _cheapest_in_time([one for one in possible if one.first.lane is not Lane.STREAM] or possible)
 
 
 def _cheapest_in_time(possible: list[Weighed]) -> Weighed:
     """The cheapest that meets the deadline; where none does, the fastest."""
-    in_time = [one for one in possible if not one.late]
-    return min(in_time, key=_price) if in_time else min(possible, key=lambda one: one.option.finish_p95)
+    best, least = None, None
+    for one in possible:
+        if not one.late:
+            price = _price(one)
+            if least is None or price < least:
+                best, least = one, price
+    return best or min(possible, key=attrgetter("p95_s"))
 
 
-def _price(one: Weighed) -> tuple[bool, int, datetime]:
-    """Orders plans by expected cost, equal ones by their finish; unknown costs by what is usual."""
-    cost = one.option.cost_nano
-    usual = USUALLY_CHEAPER.index(one.lane) * 2 + len(one.option.plan) if cost is None else 0
-    return cost is None, cost or usual, one.option.finish_p95
+def _price(one: Weighed) -> tuple[bool, int, bool, float]:
+    """Orders plans by expected cost, unknown ones by what is usual; of equal ones flex comes last, then the finish."""
+    if one.cost is None:
+        return True, USUALLY_CHEAPER.index(one.lane) * 2 + (one.then is not None), one.tier is Tier.FLEX, one.p95_s
+    return False, one.cost, one.first.tier is Tier.FLEX, one.p95_s
 
 
 def _refuse(weighed: list[Weighed], cap: int | None) -> NoReturn:
     """Refused, with the plan that comes nearest to the cap."""
-    known = [one for one in weighed if one.available and one.cost_p90 is not None]
+    known = [one for one in weighed if not one.why_not and one.cost_p90 is not None]
     if not known:
         raise Refused("the price of this model is unknown, so no cap on its cost can be kept", code="unknown_price")
     cheapest = min(known, key=lambda one: one.cost_p90 or 0)

@@ -1,9 +1,10 @@
 """Reports as tables and as CSV, and the account."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from router.figures import count, money, money_column
+from router.figures import ago, count, money, money_column
 from router.terminal import RIGHT, SHRINK, WIDE, clean, console, csv, fields, say, styled, table
 from router.when import span
 
@@ -32,6 +33,21 @@ def report(kind: str, value: View, by: Sequence[str]) -> None:
         say("nothing was sent in this time")
         return
     {"cost": _cost, "latency": _latency, "savings": _savings}[kind](value, by)
+
+
+def forecasts(found: Sequence[View]) -> None:
+    """What files will have cost: paid so far, and all of it with its range."""
+    if not found:
+        say("no file was submitted yet")
+        return
+    made = table(("file", SHRINK), ("rows", RIGHT), ("ended", RIGHT), ("paid", RIGHT), ("in all", RIGHT), "between")
+    for one in found:
+        parts = money_column([one["paid_usd"], one["expected_usd"], one["low_usd"], one["high_usd"]])
+        between = f"{parts[2].strip()} and {parts[3].strip()}"
+        sure = "that is all" if one["finished"] == one["rows"] else between
+        made.add_row(clean(one["source"]), f"{one['rows']:,}", f"{one['finished']:,}", parts[0], parts[1],
+                     sure if one["expected_usd"] else "a price is unknown")  # fmt: skip
+    console().print(made)
 
 
 def report_csv(kind: str, value: View, by: Sequence[str]) -> None:
@@ -122,6 +138,27 @@ def _latency(value: View, by: Sequence[str]) -> None:
                 names = [""] * len(by)
         made.add_section()
     console().print(made)
+
+
+def budgets(rows: Sequence[View], waiting: int) -> None:
+    """Budgets by name, and how many jobs wait for room."""
+    if not rows:
+        say("no budgets: `shunter budget set NAME --usd 5 --per day` sets one")
+        return
+    now, names = datetime.now(UTC), ("limit", "spent", "set aside", "left", "until")
+    made = table("budget", ("for", SHRINK), *((name, RIGHT) for name in names))
+    columns = [money_column([row[f"{name}_usd"] for row in rows]) for name in ("limit", "spent", "reserved", "left")]
+    for row, limit, *others in zip(rows, *columns, strict=True):
+        per = f"{limit} {'in all' if row['per'] == 'total' else 'a ' + row['per']}"
+        until = ago(row["ends_at"], now) if row["ends_at"] else ""
+        cells = [clean(row["name"]), clean(row["tag"] or "all"), per, *others, until]
+        made.add_row(*(styled(cell, "yellow" if row["nearly_used"] else "") for cell in cells))
+    console().print(made)
+    for row in rows:
+        if row["nearly_used"]:
+            say(f"{row['name']}: more than 80% is spent or set aside")
+    if waiting:
+        say(f"{count(waiting, 'job')} wait for room: `shunter budget set NAME --usd N` makes some")
 
 
 def account(value: View) -> None:

@@ -1,86 +1,76 @@
 """A policy as data: its values, and how they are read from TOML with every mistake named."""
 
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
-from db.states import Lane
-from jobs.providers import Timeouts
+from db.states import Lane, Tier
+from jobs.chat import Handling, Request
+from jobs.errors import UsageError
+from jobs.providers import PROVIDERS, Timeouts
+from router.conditions import Condition, conditions_of
 from router.decision import Facts
-from router.estimate import Priors, Spread
+from router.estimate import Z95, Priors, Spread
 from router.tables import Source, Table
+from router.when import duration
 
 CLASSES = ("interactive-long", "short", "structured-output", "bulk")
 LANES = (Lane.STREAM, Lane.SYNC, Lane.BATCH, Lane.BACKGROUND)
 SHIPPED = Path(__file__).with_name("policy.toml")
 WINDOWS = {"2h": "background_2h_s", "8h": "background_8h_s"}  # to the key of their prior
-NEWER = {"leave": ("cancel_background_s",), "priors": tuple(WINDOWS.values())}  # than files that people may have
-Test = Literal["is", "any", "below", "at_least", "has"]
-ENDINGS: tuple[Test, ...] = ("below", "at_least")
-
-# What a condition may look at. Numbers take `_below` and `_at_least`; words take a list, any of which will do.
-CONDITIONS: dict[str, type] = {
-    "interactive": bool,
-    "structured": bool,
-    "tool_loop_step": bool,
-    "has_batch": bool,
-    "has_background": bool,
-    "seconds_left": float,  # to the deadline; endless without one
-    "input_tokens": int,
-    "output_p50": int,
-    "output_p90": int,
-    "priority": int,
-    "provider": str,
-    "model": str,
-    "tags": dict,  # all of these tags
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One thing that a rule asks of a fact; `fact` is a field of Facts, or `seconds_left` to the deadline."""
-
-    fact: str
-    test: Test
-    value: Any
-
-    def holds(self, facts: Facts, seconds_left: float) -> bool:
-        """Whether the fact is as asked."""
-        fact: Any = seconds_left if self.fact == "seconds_left" else getattr(facts, self.fact)
-        match self.test:
-            case "is":
-                return bool(fact == self.value)
-            case "any":
-                return fact in self.value
-            case "below":
-                return bool(fact < self.value)
-            case "at_least":
-                return bool(fact >= self.value)
-            case "has":
-                return all(pair in fact for pair in self.value)
+NEWER = {
+    "leave": ("cancel_background_s", "sure_alone"),
+    "priors": (*WINDOWS.values(), "flex_times", "flex_refused", "batch_lost"),
+}  # than files that people may have
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for the requests that meet all its conditions: a class, a lane that is forced, or a refusal."""
+    """What holds for the requests that meet all its conditions: its effects, of which it has at least one.
+
+    `model`, `provider`, `deadline_s` and `timeouts` change the request itself, before it is decided.
+    """
 
     name: str
     why: str
     when: tuple[Condition, ...] = ()
     class_: str | None = None
     lane: Lane | None = None
+    tier: Tier | None = None
     refuse: bool = False
+    model: str | None = None
+    provider: str | None = None
+    deadline_s: float | None = None  # from now, for a request without one
+    timeouts: Mapping[str, float] = field(default_factory=dict)  # seconds, for a request that does not say them
 
     def fits(self, facts: Facts, seconds_left: float) -> bool:
-        """Whether all conditions hold; a rule that forces a slow lane fits only where that can be."""
-        if self.lane is Lane.BATCH and (facts.waits or facts.has_batch is False):
+        """Whether all conditions hold; a rule that forces a slow lane or tier fits only where that can be."""
+        if facts.waits and (self.lane in (Lane.BATCH, Lane.BACKGROUND) or self.tier is Tier.FLEX):
             return False
-        if self.lane is Lane.BACKGROUND and (facts.waits or not facts.has_background):
+        if self.lane is Lane.BATCH and facts.has_batch is False:
             return False
-        return all(condition.holds(facts, seconds_left) for condition in self.when)
+        if self.lane is Lane.BACKGROUND and not facts.has_background:
+            return False
+        if self.tier is Tier.FLEX and not facts.has_flex:
+            return False
+        for condition in self.when:  # noqa: SIM110 - quicker, and asked of every rule for every request
+            if not condition.holds(facts, seconds_left):
+                return False
+        return True
+
+    @property
+    def changes_request(self) -> bool:
+        """Whether it changes the request itself."""
+        return bool(self.model or self.provider or self.deadline_s or self.timeouts)
+
+    @property
+    def effective(self) -> bool:
+        """Whether it has any effect."""
+        return bool(self.class_ or self.lane or self.tier or self.refuse or self.changes_request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +78,55 @@ class Policy:
     """The rules and the numbers that decisions rest on; `router.rules.load` reads one from a file."""
 
     name: str
-    confidence_z: float  # the wanted confidence, as a quantile of the standard normal distribution
+    confidence: float  # the wanted chance to be done by the deadline
+    confidence_z: float  # the same as a quantile of the standard normal distribution
     cancel_s: float  # what leaving a batch takes, until the rows without an answer are known
     cancel_background_s: float  # the same for a response in the background
     sync_times: float  # how many slow plain calls must still fit in after leaving a batch
+    sure_alone: float  # the chance that a slow lane must have to be done by the deadline where it is never left
     least_chance: float  # a batch that is less likely than this to be done before it is left is not begun
     timeouts: Timeouts
     priors: Priors
     rules: tuple[Rule, ...]
+
+    def uses(self, fact: str) -> bool:
+        """Whether a rule looks at the fact."""
+        return any(condition.fact == fact for rule in self.rules for condition in rule.when)
+
+    @property
+    def changes_requests(self) -> bool:
+        """Whether a rule may change a request."""
+        return any(rule.changes_request for rule in self.rules)
+
+    @property
+    def has_fast(self) -> bool:
+        """Whether a rule may force the fast tier."""
+        return any(rule.tier is Tier.FAST for rule in self.rules)
+
+
+def changed_by(rules: Sequence[Rule], request: Request, now: datetime) -> Request:
+    """The request as these rules want it; the first one counts that names a thing, and the request's own word first."""
+    model = next((rule.model for rule in rules if rule.model), request.model)
+    after_s = next((rule.deadline_s for rule in rules if rule.deadline_s), None)
+    deadline = request.deadline or (now + timedelta(seconds=after_s) if after_s else None)
+    timeouts = {name: seconds for rule in reversed(rules) for name, seconds in rule.timeouts.items()}
+    handling = Handling.model_validate(timeouts | request.handling.model_dump(exclude_none=True))
+    return request.model_copy(update={"model": model, "deadline": deadline, "handling": handling})
+
+
+def told(rules: Sequence[Rule]) -> str:
+    """What these rules change, in words."""
+    words = []
+    for rule in rules:
+        effects = {
+            "model": rule.model,
+            "provider": rule.provider,
+            "deadline": rule.deadline_s and f"{rule.deadline_s:g} s",
+            "timeouts": rule.timeouts and "timeouts",
+        }
+        said = ", ".join(name if name == value else f"{name} {value}" for name, value in effects.items() if value)
+        words.append(f"Rule '{rule.name}' gives it {said}, since {rule.why}.")
+    return " ".join(words)
 
 
 def load(path: Path | None = None) -> Policy:
@@ -118,10 +149,12 @@ def _policy(top: Table) -> Policy:
     leave = top.table("leave")
     policy = Policy(
         name=name,
-        confidence_z=NormalDist().inv_cdf(confidence),
+        confidence=confidence,
+        confidence_z=Z95 if confidence == 0.95 else NormalDist().inv_cdf(confidence),
         cancel_s=leave.number("cancel_s", 0),
         cancel_background_s=leave.number("cancel_background_s", 0),
         sync_times=leave.number("sync_times", 0),
+        sure_alone=leave.number("sure_alone", 0, 1),
         least_chance=leave.number("least_chance", 0, 1),
         timeouts=_timeouts(top.table("timeouts")),
         priors=_priors(top.table("priors")),
@@ -143,8 +176,10 @@ def _priors(table: Table) -> Priors:
         _pair(table, "first_token_s"), _pair(table, "tokens_per_s", falling=True), _pair(table, "batch_s"),
     )  # fmt: skip
     windows = {window: Spread(*_pair(table, key)) for window, key in WINDOWS.items()}
+    flex = Spread(*_pair(table, "flex_times"))
+    shares = [table.number(name, 0, 0.5) for name in ("flex_refused", "batch_lost")]
     table.end()
-    return Priors(Spread(*first), Spread(1 / median, 1 / slow), Spread(*batch), windows)
+    return Priors(Spread(*first), Spread(1 / median, 1 / slow), Spread(*batch), windows, flex, *shares)
 
 
 def _pair(table: Table, key: str, *, falling: bool = False) -> tuple[float, float]:
@@ -173,43 +208,41 @@ def _rule(table: Table) -> Rule:
     rule = Rule(
         name=name,
         why=table.take("why", str),
-        when=tuple(_conditions(table)),
+        when=tuple(conditions_of(table)),
         class_=table.word("class", CLASSES),
         lane=Lane(word) if (word := table.word("lane", [lane.value for lane in LANES])) else None,
+        tier=Tier(word) if (word := table.word("tier", [tier.value for tier in Tier])) else None,
         refuse=table.take("refuse", bool, default=False),
+        model=table.take("model", str, default="") or None,
+        provider=table.word("provider", tuple(PROVIDERS)),
+        deadline_s=_deadline(table),
+        timeouts=_some_timeouts(table),
     )
     table.end()
-    if before == table.source.found and not (rule.class_ or rule.lane or rule.refuse):
-        table.wrong("has no effect; give it a class, a lane or refuse = true")
+    if before == table.source.found:
+        if not rule.effective:
+            table.wrong("has no effect; give it a class, a lane, a tier, a model, a deadline … or refuse = true")
+        elif rule.tier not in (None, Tier.DEFAULT) and rule.lane in (Lane.BATCH, Lane.BACKGROUND):
+            table.wrong(f"the {rule.lane.value} lane has no tiers; leave out the lane or the tier", "tier")
     return rule
 
 
-def _conditions(rule: Table) -> Iterator[Condition]:
-    when = Table(rule.source, rule.take("when", dict, default={}), (*rule.where, "when"), rule.name)
-    for key in when.data:
-        if (condition := _condition(key, when)) is not None:
-            yield condition
-
-
-def _condition(key: str, when: Table) -> Condition | None:
-    fact = key
-    test: Test = "is"
-    for ending in ENDINGS:
-        if key.endswith(f"_{ending}"):
-            fact, test = key.removesuffix(f"_{ending}"), ending
-    kind = CONDITIONS.get(fact)
-    numeric = kind in (int, float)
-    if kind is None or (test != "is" and not numeric) or (fact == "seconds_left" and test == "is"):
-        when.wrong(f"unknown condition '{key}' (facts: {', '.join(CONDITIONS)})", key)
+def _deadline(table: Table) -> float | None:
+    text = table.take("deadline", str, default="")
+    if not text:
         return None
-    value = when.data[key]
-    if kind is dict:
-        return Condition(fact, "has", tuple(_checked(key, value, kind, when).items()))
-    if isinstance(value, list) and test == "is":
-        return Condition(fact, "any", tuple(_checked(key, one, kind, when) for one in value))
-    return Condition(fact, test, _checked(key, value, kind, when))
+    try:
+        return duration(text).total_seconds()
+    except UsageError:
+        table.wrong(f"deadline is {text!r}: write how long after its submit, such as 30m, 6h or 2d", "deadline")
+        return None
 
 
-def _checked(key: str, value: Any, kind: type, when: Table) -> Any:
-    one = Table(when.source, {key: value}, when.where, when.name)
-    return one.take(key, kind, *((int,) if kind is float else ()))
+def _some_timeouts(rule: Table) -> dict[str, float]:
+    table = Table(rule.source, rule.take("timeouts", dict, default={}), (*rule.where, "timeouts"), rule.name)
+    found: dict[str, float] = {}
+    for name in ("first_token", "idle", "total"):
+        if name in table.data:
+            found[name] = table.number(name, 0)
+    table.end()
+    return found

@@ -27,9 +27,11 @@ _KEYS: dict[str, tuple[type, Any]] = {
     "window": (str, None),
     "on_unknown": (str, "retry"),
     "on_rescue": (str, "wait"),
+    "budget_output_cap": (int, 4096),
     "openai_api": (str, "chat"),
     "openai_batch_api": (bool, None),
     "openai_background": (bool, None),
+    "openai_flex": (bool, None),
     "anthropic_batch_api": (bool, None),
 }
 
@@ -58,7 +60,9 @@ class Settings:
     window: str | None = None
     on_unknown: str = "retry"
     on_rescue: str = "wait"
+    budget_output_cap: int = 4096  # tokens of an answer without a cap, where money is limited
     has_batch: Mapping[str, bool] = field(default_factory=dict)
+    has_flex: bool | None = None  # whether OpenAI's address has the flex tier; None: if it is its own
     has_background: bool | None = None  # whether OpenAI's address has the background windows; None: if it is its own
 
 
@@ -87,7 +91,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         window=values["window"],
         on_unknown=values["on_unknown"],
         on_rescue=values["on_rescue"],
+        budget_output_cap=values["budget_output_cap"],
         has_batch={name: known for name, known in has_batch.items() if known is not None},
+        has_flex=values["openai_flex"],
         has_background=values["openai_background"],
     )
 

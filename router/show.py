@@ -9,7 +9,7 @@ from db.ids import copied
 from router.batching import batch, batches
 from router.diagnosis import doctor
 from router.figures import ago, count, moment, money, money_column
-from router.reporting import account, report, report_csv
+from router.reporting import account, budgets, forecasts, report, report_csv
 from router.terminal import (
     RIGHT,
     SHRINK,
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = ["account", "batch", "batches", "complain", "console", "csv", "data", "decision", "doctor", "job", "jobs",
-           "money", "policy", "progress", "report", "report_csv", "say", "text"]  # fmt: skip
+__all__ = ["account", "batch", "batches", "budgets", "complain", "console", "csv", "data", "decision", "doctor",
+           "facts", "forecasts", "job", "jobs", "money", "policy", "progress", "report", "report_csv", "say",
+           "text"]  # fmt: skip
 
 View = Mapping[str, Any]
 
@@ -71,9 +72,21 @@ def decision(value: View, since: datetime | None = None) -> None:
                 ("answer", f"about {count(tokens['p50'], 'token')}, 9 of 10 times at most {tokens['p90']:,}"),
                 ("cost", f"about {money(value['cost_usd'])}" if value["cost_usd"] else "unknown"),
                 ("done by", moment(value["finish_by"])),
+                ("rests on", _grounds(value.get("rests_on"))),
             ]
         )
     )
+
+
+def _grounds(rests_on: View | None) -> str | None:
+    """What its times were learned from."""
+    if rests_on is None:
+        return None
+    kinds = (("batches_seen", "batch", "batches"), ("calls_seen", "call", "calls"))
+    seen = [f"{rests_on[key]} {one if rests_on[key] == 1 else many}" for key, one, many in kinds if rests_on[key]]
+    if not seen:
+        return "what the policy assumes of times: nothing of this kind was seen here yet"
+    return f"{' and '.join(seen)} seen here, and what the policy assumes"
 
 
 def _options(value: View, since: datetime, *, wide: bool) -> "Table":
@@ -208,14 +221,39 @@ def policy(view: View) -> None:
         conditions = "\n".join(
             f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in rule["when"].items()
         )
-        then = "refuse" if rule["refuse"] else "\n".join(word for word in (rule["class"], rule["lane"]) if word)
-        made.add_row(str(n), clean(rule["name"]), clean(conditions) or "always", then, clean(rule["why"]))
+        made.add_row(str(n), clean(rule["name"]), clean(conditions) or "always", clean(_then(rule)), clean(rule["why"]))
     out.print(made)
     out.print()
     numbers = [
         (name, ", ".join(f"{key} {value:g}" for key, value in view[name].items())) for name in ("leave", "timeouts")
     ]
-    named = {name: one for name, one in view["priors"].items() if name != "windows_s"}
-    named |= {f"background {name}": one for name, one in view["priors"]["windows_s"].items()}
-    priors = [(name, f"p50 {span(one['p50'])}, p95 {span(one['p95'])}") for name, one in named.items()]
+    windows = {f"background {name}": one for name, one in view["priors"]["windows_s"].items()}
+    believed = {name: one for name, one in view["priors"].items() if name != "windows_s"} | windows
+    priors = [(name, _believed(name, one)) for name, one in believed.items()]
     out.print(fields([*numbers, *priors]))
+
+
+def _then(rule: View) -> str:
+    """What a rule does, a line each."""
+    if rule["refuse"]:
+        return "refuse"
+    named = [f"{name} {rule[name]}" for name in ("tier", "model", "provider") if rule[name]]
+    named += [f"deadline {span(rule['deadline_s'])}"] if rule["deadline_s"] else []
+    named += [f"{name} {span(seconds)}" for name, seconds in rule["timeouts"].items()]
+    return "\n".join([*(word for word in (rule["class"], rule["lane"]) if word), *named])
+
+
+def _believed(name: str, one: Any) -> str:
+    if isinstance(one, float | int):
+        return f"{one:.0%}"
+    if name == "flex_times":
+        return f"p50 {one['p50']:g}, p95 {one['p95']:g} plain calls"
+    return f"p50 {span(one['p50'])}, p95 {span(one['p95'])}"
+
+
+def facts(view: Sequence[View]) -> None:
+    """What a rule may look at."""
+    made = table("fact", ("value", WRAP), ("what it says", WRAP))
+    for one in view:
+        made.add_row(one["fact"], one["kind"], one["says"])
+    console().print(made)

@@ -39,7 +39,14 @@ async def _submit_prompt(router: Router, request: Request, asked: Asked, voice: 
     try:
         return await Reader(router, request, voice).read(asked.wish(), wait=asked.wait)
     finally:
+        _tell(router)
         await router.close()
+
+
+def _tell(router: Router) -> None:
+    """What is new of budgets: the answer on stdout is not interrupted by it."""
+    for note in router.context().latest() if router.exists() else ():
+        show.say(note)
 
 
 # ---- a file ----
@@ -70,6 +77,7 @@ def _submit_file(router: Router, asked: Asked, *, json: bool) -> int:
     _report(summary, reader.ignored, json=json)
     if asked.wait and summary.accepted:
         asyncio.run(_wait_for_file(router, summary.submission))
+        _tell(router)
         states = lookup.counts(router.store, summary.submission)
         telling.counted(states)
         if states["failed"] or states["cancelled"]:

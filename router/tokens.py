@@ -3,7 +3,7 @@
 from json import dumps
 from typing import Any
 
-from jobs.chat import Request
+from jobs.chat import IMAGES, Request
 
 MESSAGE = 4  # tokens of framing for each message
 REPLY = 3  # and for the start of the answer
@@ -72,7 +72,7 @@ def _content_tokens(content: str | list[dict[str, Any]] | None) -> float:
 
 def _part_tokens(part: dict[str, Any]) -> float:
     """A part of a message: an image by its detail, whatever its bytes; else its text."""
-    if part.get("type") in ("image_url", "input_image", "image"):
+    if part.get("type") in IMAGES:
         image = part.get("image_url")
         detail = image.get("detail") if isinstance(image, dict) else None
         return IMAGE.get(str(detail), IMAGE["auto"])

@@ -43,8 +43,9 @@ async def until_final(router: Router, job_ids: list[str], submission: str | None
     absence = Absence(router.store)
     with show.progress("waiting", total=None) as told:
         while left := _left(router, job_ids, submission):
-            if news := absence.news():
-                show.say(news)
+            for news in (absence.news(), *router.context().latest()):
+                if news:
+                    show.say(news)
             told(left)
             await asyncio.sleep(0.5)
 

@@ -68,7 +68,7 @@ def test_its_json_is_a_contract(world: World, run: Shell) -> None:
     view = told.json
     assert set(view) == {
         "ok", "problems", "notes", "settings", "database", "account", "risk", "rescued", "overdue_batches", "workers",
-        "providers", "orphans", "files", "done",
+        "providers", "orphans", "files", "done", "budgets",
     }  # fmt: skip
     assert set(view["risk"]) == {"attempts", "unpriced", "at_risk_usd", "oldest_at", "lanes"}
     (orphan,) = view["orphans"]

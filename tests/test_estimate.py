@@ -13,7 +13,7 @@ from router.estimate import Estimates, Priors, Size, Spread, estimate, measure
 from router.tokens import text_tokens
 from router.wording import schema_tokens
 
-PRIORS = Priors(Spread(1, 5), Spread(1 / 50, 1 / 10), Spread(2400, 43_200))
+PRIORS = Priors(Spread(1, 5), Spread(1 / 50, 1 / 10), Spread(2400, 43_200), batch_lost=0.0)
 
 
 def ask(prompt: Any, **more: Any) -> Request:
@@ -216,7 +216,8 @@ def weigh(has_batch: bool | None) -> Estimates:
     def cost(usage: Usage, lane: Lane, window: str | None) -> int:
         return (usage.input + 10 * usage.output) // (2 if lane is Lane.BATCH else 1)
 
-    return estimate(Size(1000, 100, 200), cost=cost, has_batch=has_batch, priors=PRIORS)
+    size = Size(1000, 100, 200)
+    return estimate(size, cost=cost, has_batch=has_batch, times=PRIORS.times(size))
 
 
 def test_each_lane_has_its_cost_and_its_finish() -> None:
@@ -234,7 +235,7 @@ def test_each_window_of_the_background_lane_is_an_estimate_of_its_own() -> None:
 
     priors = replace(PRIORS, windows_s={"2h": Spread(60, 120), "8h": Spread(200, 480)})
     size = Size(1000, 100, 200)
-    there = {"cost": cost, "has_batch": True, "priors": priors}
+    there = {"cost": cost, "has_batch": True, "times": priors.times(size)}
     *_, two, eight = estimate(size, **there, has_background=True, batch_wait_s=50.0).lanes
     assert (two.lane, two.window, two.cost_nano, two.finish_p95_s) == (Lane.BACKGROUND, "2h", 700, 120)
     assert (eight.lane, eight.window, eight.cost_p90_nano, eight.finish_p50_s) == (Lane.BACKGROUND, "8h", 1200, 200)
@@ -242,7 +243,9 @@ def test_each_window_of_the_background_lane_is_an_estimate_of_its_own() -> None:
 
 
 def test_the_wait_before_a_batch_is_part_of_its_finish() -> None:
-    batch = estimate(Size(1, 1, 1), cost=lambda *_: 1, has_batch=True, priors=PRIORS, batch_wait_s=1000.0).lanes[-1]
+    size = Size(1, 1, 1)
+    times = PRIORS.times(size)
+    batch = estimate(size, cost=lambda *_: 1, has_batch=True, times=times, batch_wait_s=1000.0).lanes[-1]
     assert (batch.finish_p50_s, batch.finish_p95_s) == (3400, 44_200)
     assert batch.chance(1000.0) == 0.0
     assert batch.chance(3400.0) == pytest.approx(0.5)

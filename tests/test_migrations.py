@@ -11,7 +11,9 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
 from sqlmodel import SQLModel
 
+import db.budgets
 import db.headroom
+import db.lengths
 import db.rates
 import db.tables
 import db.workers  # noqa: F401 - they fill the metadata

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from sqlmodel import SQLModel
 
+import db.budgets
 import db.headroom
+import db.lengths
 import db.rates
 import db.tables
 import db.workers  # noqa: F401 - they fill the metadata

@@ -32,15 +32,17 @@ def way(
 ) -> Decision:
     """Decides at `nano` a token, a batch at `batch` of it and after `wait_s`."""
 
-    shares = {Lane.BATCH: batch, "2h": 0.7, "8h": 0.6}
+    shares = {Lane.BATCH: batch, "2h": 0.7, "8h": 0.6, "flex": 0.5, "fast": 2.0}
 
-    def cost(usage: Usage, lane: Lane, window: str | None) -> int | None:
-        share = shares.get(window or lane, 1)
+    def cost(usage: Usage, lane: Lane, tier: str | None) -> int | None:
+        share = shares.get(tier or "", shares.get(lane, 1))
         return None if nano is None else int((usage.input + 5 * usage.output) * nano * share)
 
-    there = {"has_batch": given.has_batch, "has_background": given.has_background}
+    there = {name: getattr(given, name) for name in ("has_batch", "has_background", "has_flex")}
     size = Size(given.input_tokens, given.output_p50, given.output_p90)
-    return decide(given, estimate(size, cost=cost, priors=policy.priors, batch_wait_s=wait_s, **there), policy, NOW)
+    times = policy.priors.times(size)
+    weighed = estimate(size, cost=cost, times=times, batch_wait_s=wait_s, with_fast=policy.has_fast, **there)
+    return decide(given, weighed, policy, NOW)
 
 
 def lanes(decision: Decision) -> list[str]:
@@ -59,7 +61,7 @@ def lanes(decision: Decision) -> list[str]:
         ({"structured": True, "output_p50": 5}, "bulk", ["batch"]),
         ({"has_batch": True}, "bulk", ["batch"]),
         ({"has_batch": False}, "bulk", ["sync"]),
-        ({"deadline": NOW + 24 * HOUR}, "bulk", ["batch"]),
+        ({"deadline": NOW + 24 * HOUR}, "bulk", ["batch", "sync"]),
         ({"deadline": NOW + 6 * HOUR}, "bulk", ["batch", "sync"]),
         ({"deadline": NOW + 6 * HOUR, "has_batch": False}, "bulk", ["sync"]),
         ({"deadline": NOW + HOUR / 6}, "interactive-long", ["sync"]),
@@ -103,12 +105,12 @@ def test_the_expected_cost_counts_only_rows_that_the_batch_did_not_do() -> None:
     decision = way(facts(deadline=NOW + 6 * HOUR))
     leave_by = decision.plan[0].leave_by
     assert leave_by is not None
-    done = POLICY.priors.batch_s.chance((leave_by - NOW).total_seconds())
+    done = POLICY.priors.batch_s.chance((leave_by - NOW).total_seconds()) * (1 - POLICY.priors.batch_lost)
     assert decision.cost_nano == round(125_000 * done + 250_000 * (1 - done))
 
 
 def test_a_batch_that_is_hardly_done_in_time_is_not_begun() -> None:
-    assert lanes(way(facts(deadline=NOW + timedelta(minutes=25)))) == ["sync"]
+    assert lanes(way(facts(deadline=NOW + timedelta(minutes=18)))) == ["sync"]
 
 
 def test_where_a_batch_saves_nothing_the_answer_comes_at_once() -> None:

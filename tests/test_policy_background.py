@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from db.states import Lane
 from jobs.errors import Refused, UsageError
+from router.estimate import beyond_lost
 from router.policy import Decision, Facts
 from router.rules import SHIPPED, load
 from tests.test_policy import ANY_FACTS, HOUR, NOW, POLICY, PRICE, facts, lanes, way
@@ -42,7 +44,7 @@ def test_each_window_is_an_option_alone_and_left_in_time() -> None:
 def test_the_json_of_a_step_names_its_window() -> None:
     shown = way(there(deadline=NOW + 9 * HOUR), wait_s=NIGHT_S).json()
     assert shown["lane"] == "background"
-    assert shown["plan"][0] == {"lane": "background", "tier": "default", "leave_by": None, "window": "8h"}
+    assert shown["plan"][0] == {"lane": "background", "tier": "default", "leave_by": ANY, "window": "8h"}
     assert {step["window"] for option in shown["options"] for step in option["plan"]} == {None, "2h", "8h"}
 
 
@@ -50,7 +52,7 @@ def test_the_json_of_a_step_names_its_window() -> None:
     ("hours", "plan", "window"),
     [
         (12, ["background"], "8h"),
-        (9, ["background"], "8h"),
+        (9, ["background", "sync"], "8h"),
         (7, ["background", "sync"], "8h"),
         (4, ["background"], "2h"),
         (1.5, ["background", "sync"], "2h"),
@@ -67,17 +69,18 @@ def test_the_cheapest_window_that_meets_the_deadline(hours: float, plan: list[st
 
 def test_a_batch_that_may_be_submitted_now_is_cheaper() -> None:
     assert lanes(way(there())) == ["batch"]
-    assert lanes(way(there(deadline=NOW + 24 * HOUR))) == ["batch"]
+    assert lanes(way(there(deadline=NOW + 24 * HOUR))) == ["batch", "sync"]
     assert lanes(way(there(deadline=NOW + 6 * HOUR))) == ["batch", "sync"]
 
 
 def test_the_wait_for_the_window_counts() -> None:
     deadline = NOW + timedelta(seconds=NIGHT_S)
-    assert lanes(way(facts(deadline=deadline))) == ["batch"]
+    assert lanes(way(facts(deadline=deadline))) == ["batch", "sync"]
     assert lanes(way(facts(deadline=deadline), wait_s=NIGHT_S)) == ["sync"]
     later = way(facts(deadline=deadline + 24 * HOUR), wait_s=NIGHT_S)
-    assert lanes(later) == ["batch"]
-    assert later.options[2].finish_p50 == NOW + timedelta(seconds=NIGHT_S + POLICY.priors.batch_s.p50)
+    assert lanes(later) == ["batch", "sync"]
+    middle = beyond_lost(0.0, POLICY.priors.batch_lost)
+    assert later.options[2].finish_p50 == NOW + timedelta(seconds=NIGHT_S + POLICY.priors.batch_s.quantile(middle))
     assert lanes(way(facts(), wait_s=NIGHT_S)) == ["batch"]  # without a deadline there is time to wait
 
 
@@ -122,7 +125,7 @@ def test_a_cap_between_leaves_the_window_that_keeps_it() -> None:
 @pytest.mark.parametrize(
     ("hours", "words"),
     [
-        (9, "but that is too soon for the Batch API, so it goes to the 8h window of the background lane, about 40 %"),
+        (9, "but that is too soon for the Batch API, so it goes to the 8h window of the background lane, about 39 %"),
         (
             1.5,
             "goes to the 2h window of the background lane, about 24 % cheaper, and to a plain call if it is not done",

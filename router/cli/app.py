@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from router.cli import batches, db, demo, doctor, jobs, policy, report, sandbox, submit, worker
+from router.cli import batches, budget, db, demo, doctor, jobs, policy, report, sandbox, submit, whatif, worker
 
 HELP = """Sort every LLM request onto the right track: stream, plain call or Batch API.
 
@@ -36,6 +36,8 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(batches.app, name="batches")
 app.add_typer(report.app, name="report")
 app.add_typer(policy.app, name="policy")
+app.add_typer(budget.app, name="budget")
+app.command("whatif")(whatif.whatif)
 app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.add_typer(db.app, name="db")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="The rules that decide, and what is wrong with a file of them.")
 
 File = Annotated[Path | None, typer.Option("--policy", help="Another policy file.", show_default=False)]
+_LEAVE = ("cancel_s", "cancel_background_s", "sync_times", "sure_alone", "least_chance")
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -75,6 +76,21 @@ def try_(
     raise typer.Exit(run(cases, policy.expanduser() if policy else None, json=json))
 
 
+@app.command()
+def facts(json: Json = False) -> None:
+    """Everything that a rule may look at, and what it says.
+
+    Examples:
+
+      shunter policy facts
+    """
+    from router import show
+    from router.conditions import FACTS, words
+
+    view = [{"fact": name, "kind": words(fact.kind), "says": fact.says} for name, fact in FACTS.items()]
+    show.data(view) if json else show.facts(view)
+
+
 def _path(given: Path | None) -> Path:
     """The file that is meant: the one given, the one of the settings, or the shipped one."""
     from router import rules, settings
@@ -84,13 +100,12 @@ def _path(given: Path | None) -> Path:
 
 def _view(policy: "Policy", path: Path) -> dict[str, Any]:
     from dataclasses import asdict
-    from statistics import NormalDist
 
     return {
         "name": policy.name,
         "file": str(path.absolute()),
-        "confidence": round(NormalDist().cdf(policy.confidence_z), 6),
-        "leave": {name: getattr(policy, name) for name in ("cancel_s", "sync_times", "least_chance")},
+        "confidence": policy.confidence,
+        "leave": {name: getattr(policy, name) for name in _LEAVE},
         "timeouts": asdict(policy.timeouts),
         "priors": asdict(policy.priors),
         "rules": [
@@ -99,7 +114,12 @@ def _view(policy: "Policy", path: Path) -> dict[str, Any]:
                 "when": dict(_condition(one) for one in rule.when),
                 "class": rule.class_,
                 "lane": rule.lane.value if rule.lane else None,
+                "tier": rule.tier.value if rule.tier else None,
                 "refuse": rule.refuse,
+                "model": rule.model,
+                "provider": rule.provider,
+                "deadline_s": rule.deadline_s,
+                "timeouts": dict(rule.timeouts),
                 "why": rule.why,
             }
             for rule in policy.rules

@@ -1,4 +1,4 @@
-"""report cost, latency and savings."""
+"""report cost, latency, savings and forecast."""
 
 from typing import Annotated
 
@@ -46,6 +46,34 @@ def savings(by: By = "lane", since: Since = None, until: Until = None, csv: Csv 
       shunter report savings --since 30d --by day
     """
     _report("savings", by, since, until, csv=csv, json=json)
+
+
+@app.command()
+def forecast(
+    submission: Annotated[
+        str | None, typer.Argument(help="The id that submit gave; else the newest files.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What files of requests will have cost in all: a range at first, an estimate once ten rows have ended.
+
+    Examples:
+
+      shunter report forecast
+    """
+    from contextlib import closing
+
+    from db.forecasts import sums
+    from jobs.errors import UsageError
+    from router import show
+    from router.forecast import view
+    from router.opening import open_store
+
+    with closing(open_store()) as store:
+        found = [view(one) for one in sums(store, submission)]
+    if submission and not found:
+        raise UsageError(f"there is no submission {submission!r}; `shunter report forecast` lists the newest")
+    show.data(found) if json else show.forecasts(found)
 
 
 def _report(kind: str, by: str, since: str | None, until: str | None, *, csv: bool, json: bool) -> None:

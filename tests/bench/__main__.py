@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-ALL = ("cold_start", "intake", "batch_pipeline", "live_bulk", "sandbox_speed", "many_streams", "streaming")
+ALL = ("cold_start", "wording", "intake", "batch_pipeline", "live_bulk", "sandbox_speed", "many_streams", "streaming")
 
 if __name__ == "__main__":
     names = sys.argv[1:] or ALL
