@@ -45,10 +45,14 @@ class Claim:
 
 
 def due(limit: int, now: datetime, providers: Sequence[str]) -> Select[Any]:
-    """The next jobs to go; on PostgreSQL what another process takes now is not waited for."""
+    """The next jobs to go; on PostgreSQL what another process takes now is not waited for.
+
+    One whose hour to leave its lane or tier has come goes on to its next step first.
+    """
     return (
         select(JOB.c.id)
         .where(_QUEUED, JOB.c.provider.in_(providers), JOB.c.run_after <= now)
+        .where(or_(JOB.c.leave_by.is_(None), JOB.c.leave_by > now))
         .order_by(JOB.c.priority.desc(), JOB.c.deadline_at.is_(None), JOB.c.deadline_at, JOB.c.id)
         .limit(limit)
         .with_for_update(of=JOB, skip_locked=True, key_share=True)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from sqlalchemy import and_, func, select
 
 from db.engine import Store
-from db.ledger import ATTEMPT, JOB
+from db.ledger import ATTEMPT, DECISION, JOB
 from db.queue import BATCH
 from db.states import AttemptState, JobState, Lane
 from db.tables import among
 
-BATCHES, CALLS = 500, 500  # of the last ones: what is older says less of today
+BATCHES, CALLS, COUNTED = 500, 500, 300  # of the last ones: what is older says less of today
 QUEUED = 10_000  # jobs that wait are counted up to here
 _LIVE = (Lane.SYNC, Lane.STREAM)
 
@@ -82,6 +82,26 @@ def calls(store: Store, now: datetime | None = None) -> list[Call]:
     with store.read() as connection:
         return [Call(provider, model, tier, sent or 0, *rest)
                 for provider, model, tier, sent, *rest in connection.execute(newest)]  # fmt: skip
+
+
+class Counted(NamedTuple):
+    """Input tokens of a model's newest attempts: how many attempts, what providers reported, and what was estimated."""
+
+    attempts: int
+    reported: int
+    estimated: int
+
+
+def counted(store: Store) -> dict[str, Counted]:
+    """How far estimates of input tokens were off, by model."""
+    known = and_(ATTEMPT.c.state == AttemptState.OK.value, ATTEMPT.c.input_tokens > 0)
+    columns = (ATTEMPT.c.job_id, ATTEMPT.c.model, ATTEMPT.c.input_tokens)
+    newest = select(*columns).where(known).order_by(ATTEMPT.c.sent_at.desc()).limit(COUNTED).subquery()
+    sums = func.count(), func.sum(newest.c.input_tokens), func.sum(DECISION.c.input_tokens)
+    query = select(newest.c.model, *sums).join(JOB, JOB.c.id == newest.c.job_id)
+    query = query.join(DECISION, DECISION.c.id == JOB.c.decision_id).group_by(newest.c.model)
+    with store.read() as connection:
+        return {model: Counted(*map(int, rest)) for model, *rest in connection.execute(query)}
 
 
 def queued(store: Store, provider: str) -> int:

@@ -26,22 +26,21 @@ async def has_batch_api(context: Context, provider: str) -> bool:
 
 
 async def pack(context: Context, *, window_open: bool = True) -> int:
-    """Put due jobs of the batch lane into batches, or move them on where there is no Batch API; how many rows.
+    """Put due jobs of the batch lane into batches, or move them on where there is no Batch API; how many jobs.
 
     Jobs whose hour to leave the lane has come go on to their next step in any case. What finds the provider's queue
     full, or the window closed, stays queued.
     """
-    await context.db(plans.leave_late, context.clock.now())
-    packed = 0
+    moved = await context.db(plans.leave_late, context.clock.now())
     for group in await context.db(packing.waiting, context.clock.now()) if window_open else ():
         if group.provider not in context.endpoints:
             continue
         if not await has_batch_api(context, group.provider):
-            await context.db(plans.leave_batch_lane, group.provider, group.model)
+            moved += await context.db(plans.leave_batch_lane, group.provider, group.model)
             continue
         async with context.whole_file:
-            packed += await context.db(_pack, context, group)
-    return packed
+            moved += await context.db(_pack, context, group)
+    return moved
 
 
 def _pack(store: Store, context: Context, group: Waiting) -> int:

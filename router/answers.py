@@ -1,13 +1,17 @@
-"""How long the answers of a request's template were on its model: what the estimate of the next one leans on."""
+"""What earlier answers tell of the next one: its length, by template and model, and the count of what is sent."""
 
 from collections.abc import Callable
 
-from db import lengths
+from db import lengths, turnarounds
 from db.engine import Store
 from db.lengths import Key
+from db.turnarounds import Counted
 from jobs.chat import Request
 from jobs.templates import template_of
 from router.lengths import Seen
+
+DOUBT = 5  # attempts that an estimate of input tokens is worth
+FARTHEST = 4.0  # no estimate is believed to be farther off
 
 
 class Answers:
@@ -16,12 +20,21 @@ class Answers:
     def __init__(self, store: Callable[[], Store | None]) -> None:
         self._store = store
         self._all: dict[Key, Seen] | None = None
+        self._factors: dict[str, float] | None = None
 
     def load(self) -> None:
         """Read all of them, for many requests."""
         store = self._store()
         known = lengths.all_known(store) if store else {}
         self._all = {key: Seen(*sums) for key, sums in known.items()}
+
+    def factor(self, model: str) -> float:
+        """What an estimate of the model's input tokens is to be multiplied by, as its provider counted before."""
+        if self._factors is None:
+            store = self._store()
+            counted = turnarounds.counted(store) if store else {}
+            self._factors = {name: _factor(one) for name, one in counted.items()}
+        return self._factors.get(model, 1.0)
 
     def of(self, request: Request) -> Seen | None:
         """What is known of the answers of such requests."""
@@ -31,3 +44,9 @@ class Answers:
             return None
         sums = lengths.known(store, request.model, template_of(request.body()))
         return Seen(*sums) if sums and sums.answers >= lengths.FEW else None
+
+
+def _factor(counted: Counted) -> float:
+    """The share of what was reported, drawn to 1 as if DOUBT attempts had been estimated well."""
+    doubt = DOUBT * counted.estimated / counted.attempts
+    return min(max((counted.reported + doubt) / (counted.estimated + doubt), 1 / FARTHEST), FARTHEST)

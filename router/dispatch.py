@@ -76,7 +76,7 @@ class Router:
         provider = provider or provider_of(request.model, self.settings.endpoints)
         return Facts.of(
             request,
-            estimate.measure(request, self.answers.of(request)),
+            estimate.measure(request, self.answers.of(request), self.answers.factor(request.model)),
             provider=provider,
             has_batch=self.has_batch(provider),
             has_background=self.has_background(provider, request),

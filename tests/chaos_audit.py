@@ -47,6 +47,7 @@ class _Attempt:
     risk: int | None
     request_id: str | None
     remote: str | None
+    late: bool  # its answer came after its job had ended
 
     @property
     def key(self) -> str:
@@ -71,8 +72,9 @@ def _attempts(store: Store) -> list[_Attempt]:
         _Attempt(*row)
         for row in rows(
             store,
-            "SELECT a.job_id, a.n, a.state, a.lane, a.cost_nano, a.at_risk_nano, a.request_id, b.provider_batch_id "
-            "FROM attempt a LEFT JOIN batch b ON b.id = a.batch_id ORDER BY a.job_id, a.n",
+            "SELECT a.job_id, a.n, a.state, a.lane, a.cost_nano, a.at_risk_nano, a.request_id, b.provider_batch_id, "
+            "coalesce(a.ended_at > j.finished_at, 1 = 0) FROM attempt a JOIN job j ON j.id = a.job_id "
+            "LEFT JOIN batch b ON b.id = a.batch_id ORDER BY a.job_id, a.n",
         )
     ]
 
@@ -103,7 +105,7 @@ def _given_up(store: Store, attempts: Sequence[_Attempt]) -> int:
     tries: dict[str, list[str]] = defaultdict(list)
     for one in attempts:
         if one.state not in ("expired", "cancelled"):  # those never ran
-            tries[one.job_id].append(one.state)
+            tries[one.job_id].append("unknown" if one.late else one.state)
     failed = rows(store, "SELECT id FROM job WHERE state = 'failed'")
     return sum(len(tries[job_id]) == 3 and set(tries[job_id]) <= {"unknown", "failed"} for (job_id,) in failed)
 

@@ -36,7 +36,9 @@ def drawn(seed: int) -> Plan:
     faults = dice.sample(FAULTS, 3)
     sandbox = {"batch_seconds": dice.choice([0.2, 1.0, 2.0]), "late_list_s": dice.choice([0.0, 0.3]),
                "latency_s": dice.choice([0.0, 0.1]), "faults": faults}  # fmt: skip
-    return Plan(f"drawn {seed}", acts, {kind: 3 * number for kind, number in MIXED.items()}, sandbox, even=False)
+    jobs = {kind: 3 * number for kind, number in MIXED.items()}
+    ends = "succeeded", "failed"  # killed, answered 500 and cut is three tries: the audit counts them
+    return Plan(f"drawn {seed}", acts, jobs, sandbox, ends, even=False)
 
 
 FAULTS = [

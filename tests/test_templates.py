@@ -108,6 +108,20 @@ def test_the_next_decision_leans_on_it(store: Store) -> None:
     assert measure(capped, known.of(capped)).output_p90 <= 50
 
 
+@pytest.mark.both
+def test_the_providers_count_corrects_the_next_estimate(world: World) -> None:
+    known = Answers(lambda: world.store)
+    assert known.factor(MODEL) == 1.0
+    world.add(*["Say it."] * 15, lane="sync")  # each was estimated at one token
+    world.work()
+    reported = rows(world.store, "SELECT sum(input_tokens) FROM attempt")[0][0]
+    assert reported > 15 * 4
+    assert known.factor(MODEL) == 1.0  # it has looked
+    assert Answers(lambda: world.store).factor(MODEL) == pytest.approx(min((reported + 5) / (15 + 5), 4.0))
+    request = Request.from_body(body("Tell me about it. " * 40))
+    assert measure(request, None, 2.0).input_tokens == pytest.approx(2 * measure(request).input_tokens, rel=0.25)
+
+
 def test_two_answers_are_too_few_to_tell(store: Store) -> None:
     request = Request.from_body(body("hi", LONG))
     made = Lengths()

@@ -20,8 +20,8 @@ def size(store: Store) -> int:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(wal, "_LARGE", 200_000)
-    return 200_000
+    monkeypatch.setattr(wal, "_LARGE", 500_000)  # more than the migrations write
+    return 500_000
 
 
 @pytest.fixture
