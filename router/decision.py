@@ -41,11 +41,11 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
     has_flex: bool = False  # the model is sold in the flex tier there
     schema: bool = False  # the answer must fit a JSON Schema
     tools: int = 0
-    images: bool = False
+    images: bool = False  # this, the hour and what was spent are found out only where a rule asks for them
     post_process: bool = False
     group: int = 1  # rows that came in with it
     hour: int = 0  # of the day, in this machine's time zone
-    spent_today_usd: float = 0.0  # counted only where a rule asks for it
+    spent_today_usd: float = 0.0
     changed: str = ""  # what rules have changed of the request already, in a sentence
 
     @classmethod
@@ -56,32 +56,39 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
         *,
         provider: str,
         has_batch: bool | None,
+        has_background: bool = False,
+        has_flex: bool = False,
         lane_asked: Lane | None = None,
         max_cost_nano: int | None = None,
+        group: int = 1,
         **around: Any,
     ) -> "Facts":
-        """The facts of a request; `around` are those that it does not say itself."""
-        return cls(
-            interactive=request.interactive,
-            deadline=request.deadline,
-            structured=request.structured,
-            tool_loop_step=request.tool_loop_step,
-            input_tokens=size.input_tokens,
-            output_p50=size.output_p50,
-            output_p90=size.output_p90,
-            provider=provider,
-            model=request.model,
-            priority=request.priority,
-            tags=tuple(sorted(request.tags.items())),
-            lane_asked=lane_asked,
-            max_cost_nano=max_cost_nano,
-            has_batch=has_batch,
-            schema=request.schema_ is not None,
-            tools=len(request.tools or ()),
-            images=request.images,
-            post_process=request.post_process is not None,
-            **around,
+        """The facts of a request; `around` are those that it does not say itself.
+
+        By place, in the order of the fields: it is half as quick by name.
+        """
+        made = cls(
+            request.interactive,
+            request.deadline,
+            request.structured,
+            request.tool_loop_step,
+            *size,
+            provider,
+            request.model,
+            request.priority,
+            tuple(sorted(request.tags.items())) if request.tags else (),
+            lane_asked,
+            max_cost_nano,
+            has_batch,
+            has_background,
+            has_flex,
+            request.schema_ is not None,
+            len(request.tools or ()),
+            False,
+            request.post_process is not None,
+            group,
         )
+        return made._replace(**around) if around else made
 
     @property
     def waits(self) -> bool:

@@ -50,6 +50,7 @@ class Router:
         self.settings = given or settings.load()
         self.clock = Clock()
         self._spent = datetime.min.replace(tzinfo=UTC), 0.0  # today's money, and when that was looked up
+        self._flex: dict[tuple[str, str], bool] = {}
         self._owner = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
 
     # ---- deciding ----
@@ -84,9 +85,20 @@ class Router:
             lane_asked=wish.lane,
             max_cost_nano=wish.max_cost_nano,
             group=group,
-            hour=now.astimezone().hour,
-            spent_today_usd=self._spent_today_usd(now) if self.policy.uses("spent_today_usd") else 0.0,
+            **self._asked_for(request, now),
         )
+
+    def _asked_for(self, request: Request, now: datetime) -> dict[str, Any]:
+        """Facts that take time to find out, where some rule asks for them."""
+        found: dict[str, Any] = {}
+        looks_at = self.policy.looks_at
+        if "images" in looks_at:
+            found["images"] = request.images
+        if "hour" in looks_at:
+            found["hour"] = now.astimezone().hour
+        if "spent_today_usd" in looks_at:
+            found["spent_today_usd"] = self._spent_today_usd(now)
+        return found
 
     def decide(self, facts: Facts, now: datetime) -> Decision:
         """The decision on these facts at this time."""
@@ -148,9 +160,12 @@ class Router:
 
     def has_flex(self, provider: str, model: str) -> bool:
         """Whether the model is sold in the flex tier there."""
-        endpoint, given = self.settings.endpoints.get(provider), self.settings.has_flex
-        there = endpoint is None or endpoint.own if given is None else given
-        return provider == "openai" and there and pricing.sells(model, provider, Tier.FLEX, self.clock.now().date())
+        if (known := self._flex.get((provider, model))) is None:
+            endpoint, given = self.settings.endpoints.get(provider), self.settings.has_flex
+            there = provider == "openai" and (endpoint is None or endpoint.own if given is None else given)
+            known = there and pricing.sells(model, provider, Tier.FLEX, self.clock.now().date())
+            self._flex[provider, model] = known
+        return known
 
     def has_background(self, provider: str, request: Request) -> bool:
         """Whether the request can be answered in a background window: the server has them, and it may go there."""

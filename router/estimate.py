@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import pairwise
 from math import erf, exp, hypot, log, sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
 from db.states import Lane, Tier
 from jobs.chat import Request, Usage
@@ -18,8 +19,7 @@ SLOW = (Lane.BATCH, Lane.BACKGROUND)
 Z95 = 1.6448536269514722  # the 0.95 quantile of the standard normal distribution
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """Tokens of a request, in steps of 10 to 20 %: the estimate is no better, and equal sizes share a decision."""
 
     input_tokens: int

@@ -5,8 +5,11 @@ from collections import Counter
 
 from router import bulk, show, telling
 from router.asking import Asked, opened
+from router.budgeting import Means
+from router.decided import Decided
+from router.decision import Decision
 from router.dispatch import Router
-from router.intake import Reject
+from router.intake import Reject, canonical
 
 DONE, WRONG, SOME_REFUSED = 0, 2, 4
 
@@ -16,7 +19,7 @@ def explain(asked: Asked, *, json: bool) -> int:
     router = Router()
     try:
         if asked.file is None:
-            decision = router.explain(asked.request(router), asked.wish())
+            decision = _afforded(router, asked)
             view = decision.json() | {"rests_on": decision.rests_on}
             show.data(view) if json else show.decision(view, decision.at)
             return DONE
@@ -24,6 +27,15 @@ def explain(asked: Asked, *, json: bool) -> int:
         return _explain_file(router, asked, asked.file, json=json)
     finally:
         asyncio.run(router.close())
+
+
+def _afforded(router: Router, asked: Asked) -> Decision:
+    """The decision of a prompt; Refused where its budgets, however empty, have no room for it."""
+    now = router.clock.now()
+    request, facts = router.routed(asked.request(router), asked.wish(), now)
+    decision = router.decide(facts, now)
+    Means(router, now).check(request, canonical(request.body()), Decided.of(decision, facts, now))
+    return decision
 
 
 def _explain_file(router: Router, asked: Asked, name: str, *, json: bool) -> int:

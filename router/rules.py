@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -73,7 +74,7 @@ class Rule:
         return bool(self.class_ or self.lane or self.tier or self.refuse or self.changes_request)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """The rules and the numbers that decisions rest on; `router.rules.load` reads one from a file."""
 
@@ -89,16 +90,17 @@ class Policy:
     priors: Priors
     rules: tuple[Rule, ...]
 
-    def uses(self, fact: str) -> bool:
-        """Whether a rule looks at the fact."""
-        return any(condition.fact == fact for rule in self.rules for condition in rule.when)
+    @cached_property
+    def looks_at(self) -> frozenset[str]:
+        """The facts that some rule asks for: others need not be found out."""
+        return frozenset(condition.fact for rule in self.rules for condition in rule.when)
 
-    @property
+    @cached_property
     def changes_requests(self) -> bool:
         """Whether a rule may change a request."""
         return any(rule.changes_request for rule in self.rules)
 
-    @property
+    @cached_property
     def has_fast(self) -> bool:
         """Whether a rule may force the fast tier."""
         return any(rule.tier is Tier.FAST for rule in self.rules)

@@ -110,3 +110,11 @@ def test_doctor_shows_them_and_what_is_astray(shell: Shell, store: Store) -> Non
     ill = shell("doctor")
     assert ill.code == 1
     assert "$1 set aside where they hold $0" in " ".join(ill.out.split())
+
+
+def test_explain_says_what_a_budget_could_never_pay(shell: Shell) -> None:
+    shell("budget", "set", "tiny", "--usd", "0.0000001", "--per", "day")
+    for words in (("--deadline", "6h"), ()):
+        done = shell("explain", "Say hello.", *words)
+        assert done.code == 3
+        assert "budget 'tiny'" in done.err
