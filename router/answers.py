@@ -1,6 +1,7 @@
 """What earlier answers tell of the next one: its length, by template and model, and the count of what is sent."""
 
 from collections.abc import Callable
+from time import monotonic
 
 from db import lengths, turnarounds
 from db.engine import Store
@@ -10,6 +11,7 @@ from jobs.chat import Request
 from jobs.templates import template_of
 from router.lengths import Seen
 
+LOOK_S = 600.0  # what providers counted is looked at again after this
 DOUBT = 5  # attempts that an estimate of input tokens is worth
 FARTHEST = 4.0  # no estimate is believed to be farther off
 
@@ -20,7 +22,8 @@ class Answers:
     def __init__(self, store: Callable[[], Store | None]) -> None:
         self._store = store
         self._all: dict[Key, Seen] | None = None
-        self._factors: dict[str, float] | None = None
+        self._factors: dict[str, float] = {}
+        self._looked = float("-inf")
 
     def load(self) -> None:
         """Read all of them, for many requests."""
@@ -30,8 +33,8 @@ class Answers:
 
     def factor(self, model: str) -> float:
         """What an estimate of the model's input tokens is to be multiplied by, as its provider counted before."""
-        if self._factors is None:
-            store = self._store()
+        if monotonic() - self._looked > LOOK_S:
+            self._looked, store = monotonic(), self._store()
             counted = turnarounds.counted(store) if store else {}
             self._factors = {name: _factor(one) for name, one in counted.items()}
         return self._factors.get(model, 1.0)

@@ -77,7 +77,7 @@ class Router:
         provider = provider or provider_of(request.model, self.settings.endpoints)
         return Facts.of(
             request,
-            estimate.measure(request, self.answers.of(request), self.answers.factor(request.model)),
+            estimate.measure(request, self.answers.of(request)),
             provider=provider,
             has_batch=self.has_batch(provider),
             has_background=self.has_background(provider, request),
@@ -104,7 +104,9 @@ class Router:
         """The decision on these facts at this time."""
         endpoint = self.settings.endpoints.get(facts.provider)
         own = endpoint is None or endpoint.own
-        size = Size(facts.input_tokens, facts.output_p50, facts.output_p90)
+        # Corrected here, and kept as it was estimated: or what is learned would be of what was corrected already.
+        sent = max(round(facts.input_tokens * self.answers.factor(facts.model)), 1)
+        size = Size(sent, facts.output_p50, facts.output_p90)
 
         def cost(usage: Usage, lane: Lane, tier: str | None) -> int | None:
             where: dict[str, Any] = {"model": facts.model, "provider": facts.provider, "own": own, "at": now}
@@ -248,7 +250,7 @@ class Router:
 
     def exists(self) -> bool:
         """Whether there is a database yet; asking makes none."""
-        return is_there(self.settings.database_url)
+        return "store" in self.__dict__ or is_there(self.settings.database_url)
 
     @cached_property
     def store(self) -> Store:

@@ -149,12 +149,9 @@ def beyond_lost(z: float, lost: float) -> float:
     return _SURE if share >= 1 else min(_NORMAL.inv_cdf(share), _SURE)
 
 
-def measure(request: Request, seen: Seen | None = None, factor: float = 1.0) -> Size:
-    """The size of a request, from its words and its form, and the earlier answers of its template; no tokenizer.
-
-    `factor` corrects the count of what is sent.
-    """
-    sent = request_tokens(request) * factor
+def measure(request: Request, seen: Seen | None = None) -> Size:
+    """The size of a request, from its words and its form, and the earlier answers of its template; no tokenizer."""
+    sent = request_tokens(request)
     p50, p90 = output_tokens(request, sent, seen=seen)
     p50, p90, most = rounded(p50), rounded(p90), cap_of(request)
     if most is not None:  # a cap is known, not estimated

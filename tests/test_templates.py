@@ -1,5 +1,7 @@
 """Answers of one template teach what the next one will be: kept while work goes on, used at the next decision."""
 
+import asyncio
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from jobs.chat import Request
 from jobs.lengths import Lengths
 from jobs.sandbox.server import Sandbox
 from jobs.templates import template_of
+from router import Router
 from router.answers import Answers
 from router.estimate import measure
 from router.lengths import Seen
+from router.settings import load
 from tests.lanes import KEY, MODEL, NOW, World, rows
 
 LONG = "You are given the words of a customer. Say in a friendly tone what we can do."
@@ -118,8 +122,21 @@ def test_the_providers_count_corrects_the_next_estimate(world: World) -> None:
     assert reported > 15 * 4
     assert known.factor(MODEL) == 1.0  # it has looked
     assert Answers(lambda: world.store).factor(MODEL) == pytest.approx(min((reported + 5) / (15 + 5), 4.0))
-    request = Request.from_body(body("Tell me about it. " * 40))
-    assert measure(request, None, 2.0).input_tokens == pytest.approx(2 * measure(request).input_tokens, rel=0.25)
+
+
+def test_what_is_sent_costs_what_the_provider_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{world.sandbox.url}/v1")
+    request = Request.from_body(body("Say it. " * 400, max_tokens=1))
+    costs = []
+    for _ in range(2):
+        router = Router(load({**environ, "SHUNTER_DATABASE_URL": f"sqlite:///{world.store.path}"}))
+        decision = router.explain(request)
+        costs.append(decision.cost_nano)
+        asyncio.run(router.close())
+        world.add(*["Say it."] * 15, lane="sync")  # each was estimated at one token
+        world.work()
+    assert costs[1] == pytest.approx(4 * costs[0], rel=0.05)
+    assert decision.input_tokens == measure(request).input_tokens  # what the next correction rests on
 
 
 def test_two_answers_are_too_few_to_tell(store: Store) -> None:
