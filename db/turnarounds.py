@@ -65,8 +65,9 @@ def _turnaround(
     ended_at: datetime | None, imported_at: datetime | None, status: str | None, now: datetime,
 ) -> Turnaround:  # fmt: skip
     cancel_at, ended_at, imported_at = (at if at and at <= now else None for at in (cancel_at, ended_at, imported_at))
-    lost = status in ("expired", "failed") and bool(ended_at or imported_at)
-    done = imported_at is not None and not lost and cancel_at is None
+    lost = status == "expired" and bool(ended_at or imported_at)
+    # One that failed at its validation says nothing of how long work takes.
+    done = imported_at is not None and cancel_at is None and status not in ("expired", "failed")
     end = imported_at if done else cancel_at or ended_at or now
     seconds = max(((end or now) - began).total_seconds(), 0.001)
     return Turnaround(lane, window, provider, model, rows, began, seconds, done, lost)

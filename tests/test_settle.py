@@ -71,7 +71,7 @@ def test_another_try_waits_for_its_time(store: Store) -> None:
 
 
 def test_another_try_in_the_next_lane_of_the_plan(store: Store) -> None:
-    mine = claim(store, leave_by=NOW)
+    mine = claim(store, leave_by=UNTIL)
     end(store, mine, Again(NOW, "late", "late", onto=Onto(1, "stream", "flex", None)))
     assert one(store, "state, step, lane, tier, leave_by") == ("queued", 1, "stream", "flex", None)
 
