@@ -59,7 +59,7 @@ def tell(context: Context, told: Told) -> None:
 
 
 async def pack(context: Context, told: Told) -> int:
-    """Put what waits for the batch lane into batches, if the window is open; how many rows."""
+    """Put what waits for the batch lane into batches, if the window is open; how many jobs moved."""
     opens = await window_opens(context)
     try:
         return await packing.pack(context, window_open=opens is None)

@@ -187,21 +187,15 @@ def estimate(
         return LaneEstimate(name, tier, there, why_not, usual, dear, work, p50_s, p95_s, window, wait_s, lost, slow)
 
     queued = times.queue_s
-    windows = times.windows_s.items() if has_background else ()
-    flex = (lane(Lane.SYNC, times.flex_s, Tier.FLEX, wait_s=queued, lost=times.flex_refused),) if has_flex else ()
-    fast = [lane(name, times.live_s, Tier.FAST) for name in (Lane.STREAM, Lane.SYNC) if with_fast]
-    return Estimates(
-        size,
-        times,
-        (
-            lane(Lane.STREAM, times.live_s),
-            lane(Lane.SYNC, times.live_s, wait_s=queued),
-            *flex,
-            *fast,
-            lane(Lane.BATCH, times.batch_s, why_not=no_batch, wait_s=batch_wait_s, lost=times.batch_lost),
-            *(lane(Lane.BACKGROUND, work, window=window) for window, work in windows),
-        ),
-    )
+    lanes = [lane(Lane.STREAM, times.live_s), lane(Lane.SYNC, times.live_s, wait_s=queued)]
+    if has_flex:
+        lanes.append(lane(Lane.SYNC, times.flex_s, Tier.FLEX, wait_s=queued, lost=times.flex_refused))
+    if with_fast:
+        lanes += [lane(name, times.live_s, Tier.FAST) for name in (Lane.STREAM, Lane.SYNC)]
+    lanes.append(lane(Lane.BATCH, times.batch_s, why_not=no_batch, wait_s=batch_wait_s, lost=times.batch_lost))
+    if has_background:
+        lanes += [lane(Lane.BACKGROUND, work, window=window) for window, work in times.windows_s.items()]
+    return Estimates(size, times, tuple(lanes))
 
 
 # Twelve steps a decade (the E12 series of preferred numbers): no estimate is better than the 10 % between them.

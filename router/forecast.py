@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from db.forecasts import Sums
 from db.money import usd
 from router.decision import iso
+from router.lengths import Z90
 
 FEW = 10  # finished jobs from which on they are believed instead of the estimates
-Z90, Z95 = 1.2815515655446004, 1.959963984540054  # for 8 of 10, and for 19 of 20
+BETWEEN_95 = 1.959963984540054  # standard deviations to either side: 19 of 20 are between them
 
 
 class Forecast(NamedTuple):
@@ -33,7 +34,7 @@ def forecast(sums: Sums) -> Forecast | None:
     spread = sqrt(max(sums.yy - 2 * ratio * sums.xy + ratio * ratio * sums.xx, 0.0) / (sums.n - 1))
     rest = ratio * sums.median
     # What the rows to come differ by, and what is not known of the ratio.
-    doubt = Z95 * hypot(spread * sqrt(sums.left), spread * sqrt(sums.n) * sums.median / sums.x)
+    doubt = BETWEEN_95 * hypot(spread * sqrt(sums.left), spread * sqrt(sums.n) * sums.median / sums.x)
     return Forecast(paid + rest, paid + max(rest - doubt, 0.0), paid + rest + doubt, from_answers=True)
 
 
