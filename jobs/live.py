@@ -19,6 +19,7 @@ from db.reserving import Purse
 from db.settle import Settlement
 from jobs import runner
 from jobs.context import Context
+from jobs.finishing import finished
 from jobs.limits import Lessons
 from jobs.runner import Ended
 
@@ -66,7 +67,7 @@ class _Drain:
             await asyncio.gather(*self._calls)
         finally:
             ringing.cancel()
-            await runner.finished(self._close())  # a slot whose save nobody takes up would wait for ever
+            await finished(self._close())  # a slot whose save nobody takes up would wait for ever
         return self._done
 
     async def _turn(self) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
@@ -19,10 +19,10 @@ from jobs.chat import Answer, Delta, Handling, Outcome, Request
 from jobs.clock import Stopwatch
 from jobs.context import Context
 from jobs.errors import CallError, Permanent
+from jobs.finishing import finished
 from jobs.heard import Heard
 from jobs.providers import Timeouts
 
-T = TypeVar("T")
 _UNMADE = "the worker was stopped while --post-process ran; the answer is kept"
 
 
@@ -121,20 +121,6 @@ def _learn(this: _Try, ended: Ended) -> None:
     whole = isinstance(ended.ending, Succeeded) and not ended.ending.result.truncated
     if whole and ended.charge.output_tokens:
         this.context.lengths.add(this.claim.model, this.request.body(), ended.charge.output_tokens)
-
-
-async def finished(work: Awaitable[T]) -> T:
-    """Do the work to its end whoever is cancelled meanwhile; the cancellation is raised after it."""
-    task, cancelled = asyncio.ensure_future(work), None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None and not task.cancelled():
-        task.exception()  # looked at: the cancellation says more
-        raise cancelled
-    return task.result()
 
 
 async def _settled(context: Context, claim: Claim, ended: Ended, *, keep: bool, own: Save | None) -> None:

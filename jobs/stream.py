@@ -12,7 +12,8 @@ from db.settle import Again, Cancelled
 from db.states import AttemptState
 from jobs.chat import OnLeave, Outcome
 from jobs.context import Context
-from jobs.runner import Ended, Event, attempt, finished, request_of, save
+from jobs.finishing import finished
+from jobs.runner import Ended, Event, attempt, request_of, save
 
 BURST_S = 0.001  # how long deltas that came at once are decoded before their readers have a turn
 

@@ -22,9 +22,10 @@ from jobs.chat import Request, Usage
 from jobs.clock import Clock
 from jobs.context import Context
 from jobs.errors import CallError
+from jobs.finishing import finished
 from jobs.packing import has_batch_api
 from jobs.providers.background_params import can_move, why_not
-from jobs.runner import Event, finished
+from jobs.runner import Event
 from router import accepting, estimate, settings
 from router.answers import Answers
 from router.decided import Started, Wish

@@ -1,7 +1,10 @@
 """A whole answer given to a command: its output kept, its failures told, the answer never lost."""
 
 import asyncio
+import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +71,26 @@ def test_one_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     end = apply(f"{sys.executable} -c 'import time; time.sleep(60)'")
     assert isinstance(end, Failed)
     assert "time-out" in end.error
+
+
+@pytest.mark.parametrize("ticks", range(12))
+def test_one_whose_owner_is_stopped_at_any_moment_of_its_start(tmp_path: Path, ticks: int) -> None:
+    """Its pipes are opened one after the other while it runs already; whatever it started is ended with it."""
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+
+    async def stopped() -> None:
+        working = asyncio.create_task(postprocess.apply(ANSWER, f"exec 3> {held}; sleep 60 & wait"))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+            time.sleep(0.01)  # noqa: ASYNC251 - the command runs on while the loop does not
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+
+    try:
+        asyncio.run(stopped())
+        assert os.read(reader, 1) == b"", "somebody has it open still"
+    finally:
+        os.close(reader)
