@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "late_list": {"seconds": 1.0},
     "token_limit": {},
     "batch_failed": {"code": "invalid_json_line", "line": 1, "message": None},
+    "batch_takes": {"seconds": 1.0},
     "expire": {"fraction": 0.5, "error_rows": True},
     "stall": {"fraction": 0.0},
     "forget": {"seconds": 0.0},
@@ -85,7 +86,7 @@ REQUEST = ("status", "drop", "html_body", "null_body")
 ANSWER = ("slow_first_token", "cut", "silence", "malformed", "no_usage", "no_finish", *BENDS)
 STREAM = ("stream_error", "no_done", "empty_stream")
 CREATE = ("lost_create", "late_list")
-BATCH = ("token_limit", "batch_failed", "expire", "stall", "forget", "fail_rows")
+BATCH = ("token_limit", "batch_failed", "batch_takes", "expire", "stall", "forget", "fail_rows")
 ROW = ("no_usage", "no_finish", *BENDS)
 BACKGROUND = ("expire", "stall", "forget", "response_failed", "no_usage", *BENDS)
 

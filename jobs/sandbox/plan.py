@@ -33,8 +33,13 @@ class Run:
         return self.limit if self.step <= 0 else max(0, min(self.limit, int((now - self.begin) / self.step + 1e-6)))
 
 
+def seconds_of(batch: Batch, settings: SandboxSettings) -> float:
+    drill = batch.drill("batch_takes")
+    return settings.batch_seconds if drill is None else float(drill["seconds"])
+
+
 def begin_of(batch: Batch, settings: SandboxSettings) -> float:
-    return batch.created + (0.0 if batch.api == "messages" else settings.batch_seconds * VALIDATING)
+    return batch.created + (0.0 if batch.api == "messages" else seconds_of(batch, settings) * VALIDATING)
 
 
 def planned(batch: Batch, spans: list[Span], settings: SandboxSettings) -> Run:
@@ -43,7 +48,7 @@ def planned(batch: Batch, spans: list[Span], settings: SandboxSettings) -> Run:
     begin = begin_of(batch, settings)
     rate = settings.batch_rows_per_second
     share = 1.0 if batch.api == "messages" else RUNNING
-    step = 1 / rate if rate else settings.batch_seconds * share / max(1, total)
+    step = 1 / rate if rate else seconds_of(batch, settings) * share / max(1, total)
     random = Random(f"{settings.seed}{batch.id}")  # noqa: S311 - an order, not a secret
     order = random.sample(range(total), total)
     limit, ending = total, "completed"

@@ -14,7 +14,7 @@ from jobs.sandbox.bill import BillRow, cost_nano_usd
 from jobs.sandbox.clock import Clock
 from jobs.sandbox.faults import Faults
 from jobs.sandbox.ids import Ids
-from jobs.sandbox.plan import Run, begin_of, planned
+from jobs.sandbox.plan import Run, begin_of, planned, seconds_of
 from jobs.sandbox.records import MONTH, Batch, FileRecord
 from jobs.sandbox.rows import Checked, Outcome
 from jobs.sandbox.settings import SandboxSettings
@@ -221,7 +221,7 @@ class Runs:
         at = run.time_of(run.limit)
         if batch.cancel_at is None and run.ending == "completed":
             self._move(batch, "finalizing", at)
-            at = max(at, batch.created + self.settings.batch_seconds)
+            at = max(at, batch.created + seconds_of(batch, self.settings))
         elif run.ending == "stalled":
             at = float("inf")
         elif run.ending == "expired" and not batch.drill("expire"):
