@@ -87,12 +87,15 @@ class Office:
         self.began = self.clock.now()
         self.loop = asyncio.Runner()
 
-    def sweep(self) -> None:
-        """A minute later: what the worker does then, and what a batch takes that it makes."""
+    def later(self) -> None:
+        """A minute passes; batches that are made now take what the future says."""
         self.clock.ahead += SWEEP_S
         self._sandbox.advance(SWEEP_S)
         seconds = self._future.batch_s(self.clock.ahead)
         self._sandbox.faults([{"kind": "batch_takes", "seconds": NEVER_S if seconds is None else seconds}])
+
+    def sweep(self) -> None:
+        """What the worker does now."""
         context = self.router.context(owner=f"worker-{self.clock.ahead:.0f}")
         self.loop.run(worker.once(context, worker.Told(), asyncio.Event()))
 
@@ -111,7 +114,8 @@ class Office:
         """From the first file to the last answer."""
         coming = files[::-1]
         while coming or self.rows("SELECT 1 FROM job WHERE finished_at IS NULL LIMIT 1"):
-            while coming and coming[-1][0].at <= self.clock.ahead + SWEEP_S:
+            self.later()
+            while coming and coming[-1][0].at <= self.clock.ahead:
                 self.submit(coming.pop())
             self.sweep()
 
