@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
-from db import ledger
+from db import ledger, rollups
 from db.claims import BODY
 from db.dialect import hold, hold_ids, within
 from db.engine import Store
@@ -65,6 +65,7 @@ def pack(store: Store, endpoints: Mapping[str, str], limit: int, now: datetime, 
         asks = [{"b_batch": batch["id"], "b_tier": windows[job_id]} for job_id, batch in made if job_id in windows]
         if asks:
             connection.execute(_ASK, asks)
+        rollups.opened(connection, [batch["id"] for _, batch in made])
     return len(ids)
 
 

@@ -31,6 +31,7 @@ from sqlmodel import Field, SQLModel
 
 from db.bulk import Prepared
 from db.dialect import within
+from db.paid import PAID
 from db.tables import Attempt, one_of, only, table
 
 
@@ -201,7 +202,7 @@ def shared(connection: Connection, copies: Sequence[tuple[str, int, int]]) -> No
 def _sums(connection: Connection, job_ids: Sequence[str]) -> dict[Key, tuple[int, int]]:
     """What the attempts of the jobs cost and hold, by budget and period."""
     theirs = and_(ATTEMPT.c.job_id == SHARE.c.job_id, ATTEMPT.c.n == SHARE.c.n)
-    sums = func.coalesce(func.sum(ATTEMPT.c.cost_nano), 0), func.coalesce(func.sum(ATTEMPT.c.reserved_nano), 0)
+    sums = func.coalesce(func.sum(PAID), 0), func.coalesce(func.sum(ATTEMPT.c.reserved_nano), 0)
     keys = SHARE.c.budget_id, SHARE.c.starts_at
     query = select(*keys, *sums).select_from(SHARE).join(ATTEMPT, theirs)
     rows = connection.execute(query.where(within(SHARE.c.job_id, job_ids, connection)).group_by(*keys))

@@ -7,6 +7,7 @@ from sqlalchemy import Float, and_, case, cast, func, select
 
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
+from db.paid import PAID
 from db.queue import SUBMISSION
 from db.states import FINAL
 from db.tables import among
@@ -47,7 +48,7 @@ def sums(store: Store, submission: str | None = None) -> list[Sums]:
     wanted = SUBMISSION.c.id == submission if submission else SUBMISSION.c.source != "prompt"
     chosen = select(*SUBMISSION.c).where(wanted).order_by(SUBMISSION.c.id.desc()).limit(MOST).subquery()
     paid = (
-        select(ATTEMPT.c.job_id, func.sum(ATTEMPT.c.cost_nano).label("cost"), _count(ATTEMPT.c.cost_nano.is_(None)))
+        select(ATTEMPT.c.job_id, func.sum(PAID).label("cost"), _count(PAID.is_(None)))
         .join(JOB, JOB.c.id == ATTEMPT.c.job_id)
         .where(JOB.c.submission_id.in_(select(chosen.c.id)))
         .group_by(ATTEMPT.c.job_id)

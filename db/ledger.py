@@ -1,12 +1,14 @@
 """One row for each attempt that can cost money: opened before it, settled after it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, insert, literal, select, update
 
+from db import rollups
 from db.budgets import booking
 from db.bulk import Prepared
 from db.states import AttemptState, CostSource
@@ -70,6 +72,11 @@ class Charge(NamedTuple):  # a tuple: an import makes tens of thousands of them
     gap_max_ms: float | None = None
     error_code: str | None = None
     error: str | None = None
+    served_model: str | None = None
+    cache_write_1h_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    web_searches: int | None = None
 
     @classmethod
     def free(
@@ -89,11 +96,12 @@ class Charge(NamedTuple):  # a tuple: an import makes tens of thousands of them
 
 
 class Settled(NamedTuple):
-    """One attempt and its charge."""
+    """One attempt and its charge; `answers`: it brings its job's answer."""
 
     job_id: str
     n: int
     charge: Charge
+    answers: bool = False
 
 
 _NOW = bindparam("b_now", type_=ATTEMPT.c.sent_at.type)
@@ -126,6 +134,7 @@ def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> N
 def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:
     """Open the attempts of every job that was just packed into the batch."""
     connection.execute(_OPEN_BATCH, {"b_batch_id": batch_id, "b_now": now})
+    rollups.opened(connection, [batch_id])
 
 
 _GIVEN: dict[str, BindParameter[Any]] = {name: bindparam(f"b_{name}") for name in Charge._fields}
@@ -158,17 +167,32 @@ _CLOSED = ("b_job_id", "b_n", "b_ended_at", *(f"b_{name}" for name in _GIVEN))
 
 
 def close(connection: Connection, settled: Sequence[Settled], now: datetime, batch_id: str | None = None) -> int:
-    """Settle attempts that are still open, whatever their jobs are by now; how many were.
+    """Settle attempts that are still open, whatever their jobs are by now; how many were."""
+    with closing(connection, settled, now, batch_id) as closed:
+        return closed
+
+
+@contextmanager
+def closing(
+    connection: Connection, settled: Sequence[Settled], now: datetime, batch_id: str | None = None
+) -> Iterator[int]:
+    """The same, with what else the transaction does as the block: rollups, which others wait for, come after it.
 
     With a batch, only those that are its rows. What they held of budgets is given back, and what they cost is booked;
     an unknown cost keeps what is held. A second settlement of the same attempt changes nothing, so importing a batch
     again is harmless.
     """
     if not settled:
-        return 0
+        yield 0
+        return
     ordered = sorted(settled, key=attrgetter("job_id", "n"))  # writers take them in one order, never in a circle
     rows = [(one.job_id, one.n, now, *one.charge) for one in ordered]
-    with booking(connection, [one.job_id for one in ordered]):
+    ids = [one.job_id for one in ordered]
+    rolled = rollups.Closing(connection, ids)
+    with booking(connection, ids):
         if batch_id is None:
-            return _CLOSE.many(connection, _CLOSED, rows)
-        return _CLOSE_ROWS.many(connection, (*_CLOSED, "b_batch_id"), [(*row, batch_id) for row in rows])
+            closed = _CLOSE.many(connection, _CLOSED, rows)
+        else:
+            closed = _CLOSE_ROWS.many(connection, (*_CLOSED, "b_batch_id"), [(*row, batch_id) for row in rows])
+    yield closed
+    rolled.keep(connection, ordered, now, batch_id)

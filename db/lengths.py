@@ -70,6 +70,12 @@ def all_known(store: Store) -> dict[Key, Sums]:
         return {(model, template): Sums(*sums) for model, template, *sums in rows}
 
 
+def models(store: Store) -> list[str]:
+    """The models that have answered here."""
+    with store.read() as connection:
+        return sorted(connection.scalars(select(LENGTH.c.model).distinct()))
+
+
 def prune(store: Store, now: datetime) -> None:
     """Forget templates that came once or twice, and not lately: most prompts of people."""
     with store.write() as connection:

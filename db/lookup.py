@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 
 from db.claims import BODY
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
 from db.log import RESULT
 from db.money import usd
+from db.paid import PAID
 from db.states import FINAL, JobState
 
 PAGE = 50
@@ -32,9 +33,10 @@ def job(store: Store, job_id: str) -> dict[str, Any] | None:
         decision = connection.execute(select(*DECISION.c).where(DECISION.c.id == row["decision_id"])).mappings().one()
         result = connection.execute(select(*RESULT.c).where(RESULT.c.job_id == job_id)).mappings().first()
         attempts = connection.execute(select(*ATTEMPT.c).where(ATTEMPT.c.job_id == job_id).order_by(ATTEMPT.c.n))
+        tries = [_adjusted(connection, attempt) for attempt in attempts.mappings().all()]
         return _head(row) | _words(result) | {
             "decision": _decision(decision),
-            "attempts": [_attempt(attempt) for attempt in attempts.mappings()],
+            "attempts": [_attempt(attempt) for attempt in tries],
         }  # fmt: skip
 
 
@@ -113,8 +115,8 @@ def unfinished(store: Store, job_ids: Sequence[str]) -> int:
 
 
 def _jobs() -> Select[Any]:
-    costs = select(func.sum(ATTEMPT.c.cost_nano)).where(ATTEMPT.c.job_id == JOB.c.id).scalar_subquery()
-    blind = select(func.count()).where(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.cost_nano.is_(None)).scalar_subquery()
+    costs = select(func.sum(PAID)).where(ATTEMPT.c.job_id == JOB.c.id).scalar_subquery()
+    blind = select(func.count()).where(ATTEMPT.c.job_id == JOB.c.id, PAID.is_(None)).scalar_subquery()
     query = select(*JOB.c, DECISION.c["class"].label("class"), costs.label("cost_nano"), blind.label("blind"))
     return query.join(DECISION, DECISION.c.id == JOB.c.decision_id)
 
@@ -171,6 +173,20 @@ def _speed(row: Any) -> float | None:
     return round(float(row["output_tokens"]) / seconds, 1)
 
 
+_NEWEST = text("""SELECT cost_source, price FROM adjustment WHERE job_id = :job_id AND n = :n
+    ORDER BY repricing_id DESC LIMIT 1""")
+
+
+def _adjusted(connection: Connection, row: Any) -> dict[str, Any]:
+    """The attempt as it was last re-priced, with what was first said of it."""
+    now = {**row, "first_cost_nano": row["cost_nano"]}
+    if row["adjusted_nano"] is None:
+        return now
+    source, price = connection.execute(_NEWEST, {"job_id": row["job_id"], "n": row["n"]}).one()
+    now |= {"cost_nano": row["adjusted_nano"], "standard_nano": row["adjusted_standard_nano"], "at_risk_nano": None}
+    return now | {"cost_source": source, "price": price}
+
+
 def _attempt(row: Any) -> dict[str, Any]:
     usage = {name: row[f"{name}_tokens"] for name in ("input", "cached", "cache_write", "output", "reasoning")}
     return {
@@ -192,8 +208,10 @@ def _attempt(row: Any) -> dict[str, Any]:
         "tokens": usage if row["input_tokens"] is not None else None,
         "cost_usd": usd(row["cost_nano"]),
         "cost_source": row["cost_source"],
+        "first_cost_usd": usd(row["first_cost_nano"]),  # before it was re-priced
         "standard_usd": usd(row["standard_nano"]),
         "at_risk_usd": usd(row["at_risk_nano"]),
+        "reserved_usd": usd(row["reserved_nano"]),  # of budgets, until its cost is known
         "price": row["price"],
         "request_id": row["request_id"],
         "error": {"code": row["error_code"], "message": row["error"]} if row["error"] else None,

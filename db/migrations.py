@@ -40,8 +40,27 @@ def m005_lengths(connection: Connection) -> None:
     _run(connection, "m005")
 
 
+def m006_rollups(connection: Connection) -> None:
+    """What reports read instead of attempts, filled from those there are, and views with plain names."""
+    from db.rollups import fill
+
+    _run(connection, "m006")
+    fill(connection)
+
+
+def m007_adjustments(connection: Connection) -> None:
+    """Re-pricings and what they change, and all that a price depends on in each attempt."""
+    _run(connection, "m007")
+
+
+def m008_gateway(connection: Connection) -> None:
+    """Keys, conversations, and the files and batches of the gateway."""
+    _run(connection, "m008")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
-    m001_first, m002_streams, m003_fleet, m004_budgets, m005_lengths,
+    m001_first, m002_streams, m003_fleet, m004_budgets, m005_lengths, m006_rollups, m007_adjustments,
+    m008_gateway,
 )  # fmt: skip
 
 
@@ -102,4 +121,9 @@ def _run(connection: Connection, name: str) -> None:
 
 
 # The files are written in SQLite's words. Text compares by its bytes on both, so that ids sort by their time.
-_IN_POSTGRESQL = {"DATETIME": "TIMESTAMP WITH TIME ZONE", "FLOAT": "DOUBLE PRECISION", "TEXT": 'TEXT COLLATE "C"'}
+_IN_POSTGRESQL = {
+    "DATETIME": "TIMESTAMP WITH TIME ZONE",
+    "BLOB": "BYTEA",
+    "FLOAT": "DOUBLE PRECISION",
+    "TEXT": 'TEXT COLLATE "C"',
+}

@@ -15,7 +15,9 @@ from db.dialect import alone, hold_ids, within
 from db.engine import Store
 from db.ids import COPIES, copied, copy, new_id
 from db.ledger import ATTEMPT, DECISION, JOB
+from db.paid import PAID
 from db.queue import BATCH
+from db.rollups import changing
 from db.states import AttemptState, BatchState, CostSource, Lane, Tier
 from db.tables import Batch
 
@@ -126,7 +128,7 @@ def unheard(store: Store, batch_id: str, limit: int) -> list[Key]:
 def spent(store: Store, batch_id: str) -> int:
     """What the attempts of a batch have cost, as far as it is known, in nano-dollars."""
     with store.read() as connection:
-        costs = select(func.sum(ATTEMPT.c.cost_nano)).where(ATTEMPT.c.batch_id == batch_id)
+        costs = select(func.sum(PAID)).where(ATTEMPT.c.batch_id == batch_id)
         return int(connection.scalar(costs) or 0)
 
 
@@ -186,5 +188,6 @@ def _open(connection: Connection, batch_id: str, rows: Sequence[Key], now: datet
                 "at_risk_nano": facts[job_id].cost_p90_nano}
         for job_id, n in rows
     ]  # fmt: skip
-    connection.execute(insert(ATTEMPT), values)
+    with changing(connection, [job_id for job_id, _ in rows]):
+        connection.execute(insert(ATTEMPT), values)
     shared(connection, [(job_id, copied(n)[0], n) for job_id, n in rows])

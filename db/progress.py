@@ -13,6 +13,7 @@ from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
 from db.lookup import iso
 from db.money import usd
+from db.paid import PAID
 from db.queue import BATCH
 from db.states import AttemptState, BatchState, JobState, Lane
 from db.tables import Batch
@@ -100,7 +101,7 @@ def money(store: Store, batch_ids: Sequence[str]) -> dict[str, Money]:
     open_ = ATTEMPT.c.state == AttemptState.SENT.value
     blind = or_(open_, ATTEMPT.c.state == AttemptState.UNKNOWN.value)
     sums = (
-        func.sum(ATTEMPT.c.cost_nano),
+        func.sum(PAID),
         func.sum(case((open_, DECISION.c.cost_nano))),
         func.sum(case((blind, ATTEMPT.c.at_risk_nano))),
     )
@@ -143,7 +144,7 @@ def _jobs(connection: Connection) -> tuple[int, int]:
 def _spent(connection: Connection, since: datetime) -> tuple[int, int]:
     """Nano-dollars settled since then, and at risk in what is open or unknown."""
     lately = and_(ATTEMPT.c.ended_at >= since, ATTEMPT.c.sent_at >= since - _OLDEST)
-    paid = connection.scalar(select(func.sum(ATTEMPT.c.cost_nano)).where(lately))
+    paid = connection.scalar(select(func.sum(PAID)).where(lately))
     risk = connection.scalar(select(func.sum(ATTEMPT.c.at_risk_nano)).where(_BLIND))
     return int(paid or 0), int(risk or 0)
 

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, o
 from db.dialect import within
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
+from db.paid import PAID
 from db.states import AttemptState, JobState, Lane, Tier
 from db.tables import Batch, Body, Submission, among, table
 
@@ -89,7 +90,7 @@ _GROUP = (SUBMISSION.c.accepted + SUBMISSION.c.duplicates + SUBMISSION.c.rejecte
 _OF_DECISION = [DECISION.c["class"].label("class_"), DECISION.c.rule, DECISION.c.plan]
 _TRIES = select(
     ATTEMPT.c.job_id, ATTEMPT.c.state, ATTEMPT.c.lane, ATTEMPT.c.tier, ATTEMPT.c.input_tokens, ATTEMPT.c.output_tokens,
-    ATTEMPT.c.cached_tokens, ATTEMPT.c.cache_write_tokens, ATTEMPT.c.cost_nano, ATTEMPT.c.ended_at,
+    ATTEMPT.c.cached_tokens, ATTEMPT.c.cache_write_tokens, PAID.label("cost_nano"), ATTEMPT.c.ended_at,
     BATCH.c.submitted_at,
 ).join(BATCH, BATCH.c.id == ATTEMPT.c.batch_id, isouter=True)  # fmt: skip
 

@@ -1,182 +1,199 @@
-"""Spend, savings, latency, the account, and batches as others see them: read only, in plain SQL.
+"""Spend, savings, latency, errors and the account from rollups, and batches as others see them: read only, plain SQL.
 
-Nothing here imports the tables: a report starts in half the time without them.
-Money comes out as decimal strings in USD, times go in as aware datetimes, days are UTC days, as on a provider's bill.
+Each report is read in one transaction, so that it is right while others write, and waits for none of them.
+Money comes out as decimal strings in USD, times go in as aware datetimes; days and hours are those of a zone, UTC if
+none is named, as on a provider's bill.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
 from db.engine import Store
 from db.money import saved, usd
+from db.sketches import RELATIVE_ERROR, Bins, merged, percentiles
 from db.states import JobState
-from db.words import DAY, LISTED, SECONDS, TAG, given, iso, parsed, said
+from db.summing import Group, Period, Spans, sums, times
+from db.tallies import OK, SENT, SUMS
+from db.words import LISTED, given, iso, said
 
 Row = dict[str, Any]
 
-BY = ("lane", "class", "model", "provider", "tier", "day")  # and tag:K
-PERCENTILES = (50, 90, 95, 99)
-
-_ATTEMPTS = """
-FROM attempt
-LEFT JOIN job ON job.id = attempt.job_id
-LEFT JOIN decision ON decision.id = job.decision_id
-WHERE attempt.sent_at >= :since AND attempt.sent_at < :until
-"""
-_JOBS = """
-FROM job LEFT JOIN decision ON decision.id = job.decision_id
-WHERE job.submitted_at >= :since AND job.submitted_at < :until
-"""
+# What is measured: the sketch it is in, and the milliseconds of its unit.
+_MEASURES = {
+    "first_token_ms": ("first_token", 1.0),
+    "gap_ms": ("gap", 1.0),
+    "call_ms": ("call", 1.0),
+    "wait_s": ("wait", 1000.0),
+    "turnaround_s": ("turnaround", 1000.0),
+    "batch_s": ("batch", 1000.0),
+}
+MEASURES = tuple(_MEASURES)
+_TOKENS = tuple(name for name in SUMS if name.endswith("_tokens"))
 
 
-_COST = """
-    count(DISTINCT attempt.job_id) AS jobs, count(*) AS attempts,
-    coalesce(sum(attempt.input_tokens), 0) AS input_tokens, coalesce(sum(attempt.output_tokens), 0) AS output_tokens,
-    sum(attempt.cost_nano) AS cost, sum(attempt.standard_nano) AS standard,
-    count(*) - count(attempt.cost_nano) AS unknown_attempts,
-    count(CASE WHEN attempt.state = 'sent' THEN 1 END) AS open_attempts,
-    sum(CASE WHEN attempt.cost_nano IS NULL THEN attempt.at_risk_nano END) AS at_risk
-"""
-# A second answer, after the job had its own: it is paid for, but plain calls would have brought only one.
-_PLAIN = """CASE WHEN attempt.state = 'ok' AND job.state = 'succeeded' AND attempt.ended_at > job.finished_at THEN 0
-    ELSE attempt.standard_nano END"""
-_BOTH = "attempt.cost_nano IS NOT NULL AND attempt.standard_nano IS NOT NULL"
-_SAVINGS = f"""
-    count(CASE WHEN {_BOTH} THEN 1 END) AS attempts,
-    count(CASE WHEN NOT ({_BOTH}) THEN 1 END) AS unknown_attempts,
-    coalesce(sum(CASE WHEN {_BOTH} THEN attempt.cost_nano END), 0) AS paid,
-    coalesce(sum(CASE WHEN {_BOTH} THEN {_PLAIN} END), 0) AS standard
-"""
-
-
-def cost(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> Row:
-    """What was paid, by any of BY or tag:K; the rows add up to the total.
+def cost(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None,
+         zone: str = "UTC") -> Row:  # fmt: skip
+    """What was paid, by any of BY or tag:K; the rows add up to the total. A job is counted with its first attempt.
 
     Attempts without a known cost are counted, not added: `open_attempts` of them are still on their way.
     """
     with store.read() as connection:
-        return _cost(connection, by, _period(since, until))
+        return _cost(connection, by, Period(since, until, zone))
 
 
-def _cost(connection: Connection, by: Sequence[str], period: Row) -> Row:
-    rows = _grouped(connection, _COST, _ATTEMPTS, by, period)
+def _cost(connection: Connection, by: Sequence[str], period: Period) -> Row:
+    found = sums(connection, by, period, ["state"])
+    whole = _added(found, 0).get((), _NOTHING)
+    unclosed = sum(values[0] for group, values in found.items() if group[-1] == SENT)
     return {
-        "total_usd": usd(sum(row["cost"] or 0 for row in rows)),
-        "unknown_attempts": sum(row["unknown_attempts"] for row in rows),
-        "open_attempts": sum(row["open_attempts"] for row in rows),
-        "at_risk_usd": usd(sum(row["at_risk"] or 0 for row in rows)),
-        "rows": [_priced(row) for row in rows],
+        "total_usd": usd(whole["cost_nano"]),
+        "unknown_attempts": whole["attempts"] - whole["priced"],
+        "open_attempts": unclosed,
+        "at_risk_usd": usd(whole["at_risk_nano"]),
+        "rows": [_priced(row) for row in _rows(found, by)],
     }
 
 
+def _added(found: dict[Group, list[int]], parts: int) -> dict[Group, dict[str, int]]:
+    """The sums of the groups whose first parts are alike, by their names."""
+    whole: dict[Group, list[int]] = {}
+    for group, values in found.items():
+        same = whole.setdefault(group[:parts], [0] * len(SUMS))
+        for n, value in enumerate(values):
+            same[n] += value
+    return {group: dict(zip(SUMS, values, strict=True)) for group, values in whole.items()}
+
+
+_NOTHING = dict.fromkeys(SUMS, 0)
+
+
+def _rows(found: dict[Group, list[int]], by: Sequence[str]) -> list[Row]:
+    whole = _added(found, len(by))
+    return [{**dict(zip(by, group, strict=True)), **whole[group]} for group in sorted(whole, key=_sortable)]
+
+
 def _priced(row: Row) -> Row:
-    money = {"cost_usd": usd(row.pop("cost")), "standard_usd": usd(row.pop("standard"))}
-    del row["at_risk"], row["open_attempts"]
-    unknown = row.pop("unknown_attempts")
-    return row | money | {"unknown_attempts": unknown}
+    keys = [name for name in row if name not in SUMS]
+    counts = ("jobs", "attempts", *_TOKENS)
+    return {name: row[name] for name in (*keys, *counts)} | {
+        "cost_usd": usd(row["cost_nano"]) if row["priced"] else None,
+        "standard_usd": usd(row["standard_nano"]) if row["compared"] or row["standard_nano"] else None,
+        "unknown_attempts": row["attempts"] - row["priced"],
+    }
 
 
-def savings(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> Row:
-    """What was paid against what the same usage costs as plain calls of the default tier.
+def _sortable(group: Group) -> list[tuple[bool, str]]:
+    return [(part is not None, str(part)) for part in group]
+
+
+def savings(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None,
+            zone: str = "UTC") -> Row:  # fmt: skip
+    """What was paid against what the same usage costs as plain calls of the default tier, and against `best_usd`: had
+    all requests of a class and model gone the way that turned out cheapest for some of them in this time.
 
     Attempts of which one of the two is unknown are counted aside.
     """
     with store.read() as connection:
-        rows = _grouped(connection, _SAVINGS, _ATTEMPTS, by, _period(since, until))
-    names = ("attempts", "unknown_attempts", "paid", "standard")
-    whole = {name: sum(row[name] for row in rows) for name in names}
-    return {**_saved(whole), "rows": [_saved(row) for row in rows]}
+        found = sums(connection, by, Period(since, until, zone), (*_SAME, "lane", "tier"))
+    best = _best(found, len(by))
+    rows = [_saved(row, best[tuple(row[word] for word in by)]) for row in _rows(found, by)]
+    return {**_saved(_added(found, 0).get((), _NOTHING), sum(best.values())), "rows": rows}
 
 
-def _saved(row: Row) -> Row:
-    paid, standard = row.pop("paid"), row.pop("standard")
-    return row | {"paid_usd": usd(paid), "standard_usd": usd(standard), **saved(paid, standard)}
+_SAME = ("class", "model", "provider")  # requests to which the same ways are open
 
 
-# What is measured: its name and unit, the value, where it is read, what counts, and the table to group by.
-_MEASURES = (
-    ("first_token_ms", "attempt.first_token_ms", _ATTEMPTS, "attempt.first_token_ms IS NOT NULL", "attempt"),
-    ("call_ms", "attempt.total_ms", _ATTEMPTS,
-     "attempt.total_ms IS NOT NULL AND attempt.state = 'ok' AND attempt.lane IN ('stream', 'sync')", "attempt"),
-    ("wait_s", ("(SELECT min(sent_at) FROM attempt WHERE job_id = job.id)", "job.submitted_at"), _JOBS,
-     "job.attempts > 0", "job"),
-    ("turnaround_s", ("job.finished_at", "job.submitted_at"), _JOBS, "job.state = 'succeeded'", "job"),
-)  # fmt: skip
-MEASURES = tuple(measure[0] for measure in _MEASURES)
+def _best(found: dict[Group, list[int]], parts: int) -> dict[Group, int]:
+    """What each group would have cost at the least share of the plain price that any way of its kinds came to."""
+    paid, plain = SUMS.index("paid_nano"), SUMS.index("plain_nano")
+    ways: dict[Group, list[int]] = {}
+    for group, values in found.items():
+        way = ways.setdefault(group[parts:], [0, 0])
+        way[0] += values[paid]
+        way[1] += values[plain]
+    least: dict[Group, Fraction] = {}
+    for (*kind, _, _), (cost, standard) in ways.items():
+        share = Fraction(cost, standard) if standard else Fraction(1)
+        least[tuple(kind)] = min(least.get(tuple(kind), share), share)
+    best: defaultdict[Group, Fraction] = defaultdict(Fraction)
+    for group, values in found.items():
+        best[group[:parts]] += values[plain] * least[group[parts:][: len(_SAME)]]
+    return {group: round(nano) for group, nano in best.items()}
 
 
-def latency(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> Row:
-    """Percentiles of the time to the first token and of whole live calls (ms), of the wait until the first attempt was
-    sent and of the way from submit to the answer (s), by any of BY or tag:K; null where nothing was measured.
+def _saved(row: Row, best: int) -> Row:
+    paid, plain = row["paid_nano"], row["plain_nano"]
+    counts = {"attempts": row["compared"], "unknown_attempts": row["attempts"] - row["compared"]}
+    money = {"paid_usd": usd(paid), "standard_usd": usd(plain), **saved(paid, plain), "best_usd": usd(best)}
+    return {name: value for name, value in row.items() if name not in SUMS} | counts | money
+
+
+def latency(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None,
+            zone: str = "UTC") -> Row:  # fmt: skip
+    """Percentiles, within `relative_error` of the values of their ranks; null where nothing was measured.
+
+    Of live calls: the time to the first token, the usual gap between two deltas of one call, the whole call (ms). Of
+    jobs: the wait until the first attempt was sent, the way from submit to the answer (s). Of batches: a row from
+    packing to its answer (s). Attempts count when they have ended, by the time at which they were sent.
     """
-    groups: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     with store.read() as connection:
-        for name, value, source, counted, grouped in _MEASURES:
-            columns, names = _columns(connection, by, grouped)
-            measured = value if isinstance(value, str) else said(connection, SECONDS).format(*value)
-            query = text(f"SELECT {columns} {measured} AS value {source} AND {counted}")
-            for *key, number in connection.execute(query, given(connection, _period(since, until)) | names):
-                if number is not None:
-                    groups.setdefault(tuple(key), {}).setdefault(name, []).append(float(number))
-    rows = [dict(zip(by, key, strict=True)) | _spread(groups[key]) for key in sorted(groups, key=_sortable)]
-    everything = {name: [v for group in groups.values() for v in group.get(name, ())] for name in MEASURES}
-    return {**_spread(everything), "rows": rows}
+        found = times(connection, by, Period(since, until, zone))
+    rows = [
+        dict(zip(by, group, strict=True)) | _spread(found[group])
+        for group in sorted(found, key=_sortable)
+        if any(found[group].values())
+    ]
+    everything = {name: merged(one.get(name, {}) for one in found.values()) for name, _ in _MEASURES.values()}
+    return {**_spread(everything), "relative_error": RELATIVE_ERROR, "rows": rows}
 
 
-def _spread(values: Mapping[str, list[float]]) -> Row:
-    return {name: percentiles(values.get(name, [])) for name in MEASURES}
+def _spread(measured: dict[str, Bins]) -> Row:
+    return {name: percentiles(measured.get(sketch, {}), ms) for name, (sketch, ms) in _MEASURES.items()}
 
 
-def percentiles(values: list[float]) -> Row | None:
-    """How many there are, and the nearest-rank percentiles; None for no values."""
-    if not values:
-        return None
-    ranked = sorted(values)
-    ranks = {f"p{p}": ranked[-(-p * len(ranked) // 100) - 1] for p in PERCENTILES}
-    return {"count": len(ranked)} | {name: round(max(value, 0.0), 3) for name, value in ranks.items()}
+def errors(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None,
+           zone: str = "UTC") -> Row:  # fmt: skip
+    """Attempts that brought no usable answer, by cause, the most frequent first: how many of how many, and their cost.
+
+    `jobs_failed` are the jobs submitted in this time that are failed now, by what they failed of.
+    """
+    period = Period(since, until, zone)
+    with store.read() as connection:
+        found = sums(connection, by, period, ["state", "error_code"])
+        failed = connection.execute(_FAILED, given(connection, Spans.of(period)._asdict())).all()
+    ended = {group: values for group, values in found.items() if group[-2] != SENT}
+    wrong = {group: values for group, values in ended.items() if group[-2] != OK}
+    whole, all_of = _added(wrong, 0).get((), _NOTHING), _added(ended, len(by))
+    rows = [_failure(row, all_of[tuple(row[word] for word in by)]) for row in _rows(wrong, [*by, "state", "error"])]
+    return {
+        **_failure(whole, _added(ended, 0).get((), _NOTHING)),
+        "rows": sorted(rows, key=lambda row: -row["attempts"]),
+        "jobs_failed": [{"error": code, "jobs": jobs} for code, jobs in failed],
+    }
 
 
-def _sortable(key: tuple[Any, ...]) -> list[tuple[bool, str]]:
-    return [(part is None, str(part)) for part in key]
+_FAILED = text("""SELECT error_code, count(*) FROM job
+    WHERE state = 'failed' AND submitted_at >= :since AND submitted_at < :until GROUP BY 1 ORDER BY 2 DESC, 1""")
 
 
-def _grouped(connection: Connection, sums: str, source: str, by: Sequence[str], period: Row) -> list[Row]:
-    columns, names = _columns(connection, by, "attempt")
-    places = [str(n) for n in range(1, len(by) + 1)]
-    order = ", ".join(f"{place} NULLS FIRST" for place in places)
-    group = f"GROUP BY {', '.join(places)} ORDER BY {order}" if by else "HAVING count(*) > 0"
-    query = text(f"SELECT {columns} {sums} {source} {group}")
-    result = connection.execute(query, given(connection, period) | names)
-    keys = [*by, *list(result.keys())[len(by) :]]
-    return [dict(zip(keys, row, strict=True)) for row in result]
-
-
-def _columns(connection: Connection, by: Sequence[str], table: str) -> tuple[str, Row]:
-    """The SQL of the columns to group by, and the tags' names as parameters; ValueError for a word that is none."""
-    time = {"attempt": "attempt.sent_at", "job": "job.submitted_at"}[table]
-    known = {name: f"{table}.{name}" for name in ("lane", "model", "provider", "tier")}
-    known |= {"class": "decision.class", "day": said(connection, DAY).format(time)}
-    columns, names = "", {}
-    for n, word in enumerate(by):
-        if word.startswith("tag:") and word != "tag:":
-            columns += f"({said(connection, TAG).format(f'tag{n}')}) AS c{n}, "
-            names[f"tag{n}"] = word.removeprefix("tag:")
-        elif word in known:
-            columns += f"{known[word]} AS c{n}, "
-        else:
-            raise ValueError(f"{word!r} is not one of {', '.join(BY)}, tag:NAME")
-    return columns, names
-
-
-def _period(since: datetime | None, until: datetime | None) -> Row:
-    return {"since": since or _FIRST, "until": until or _LAST}
-
-
-_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+def _failure(row: Row, all_of: Row) -> Row:
+    keys = {name: row[name] for name in row if name not in SUMS}
+    if "error" in keys:
+        keys["error"] = keys["error"] or None
+    return keys | {
+        "attempts": row["attempts"],
+        "of_attempts": all_of["attempts"],
+        "percent": round(100 * row["attempts"] / all_of["attempts"], 1) if all_of["attempts"] else None,
+        "cost_usd": usd(row["cost_nano"]) if row["priced"] or not row["attempts"] else None,
+        "unknown_attempts": row["attempts"] - row["priced"],
+        "at_risk_usd": usd(row["at_risk_nano"]),
+    }
 
 
 def account(store: Store) -> Row:
@@ -184,23 +201,35 @@ def account(store: Store) -> Row:
     with store.read() as connection:  # one view of all of it, while others write
         held = _counts(connection, "SELECT state, count(*) FROM job GROUP BY state", {})
         accepted = connection.scalar(text("SELECT coalesce(sum(accepted), 0) FROM submission"))
-        attempts, paid = connection.execute(text("SELECT count(*), coalesce(sum(cost_nano), 0) FROM attempt")).one()
-        report = _cost(connection, ["lane"], _period(None, None))
+        attempts, paid, unknown, risk, first = (int(value) for value in connection.execute(_LEDGER).one())
+        adjusted = int(connection.scalar(text("SELECT coalesce(sum(difference_nano), 0) FROM adjustment")) or 0)
+        report = _cost(connection, [], Period())
     states = {state.value: held.get(state.value, 0) for state in JobState}
+    ledger = {"total_usd": usd(paid), "unknown_attempts": unknown, "at_risk_usd": usd(risk)}
+    rolled = sum(row["attempts"] for row in report["rows"])
+    same = attempts == rolled and all(report[name] == value for name, value in ledger.items())
+    same = same and first + adjusted == paid
     return {
         "accepted": accepted,
         **states,
         "attempts": attempts,
         "open_attempts": report["open_attempts"],
         "attempts_usd": usd(paid),
+        "adjustments_usd": usd(adjusted),  # how much of it re-pricings brought
         "report_usd": report["total_usd"],
-        "unknown_attempts": report["unknown_attempts"],
-        "at_risk_usd": report["at_risk_usd"],
-        "balances": accepted == sum(states.values()) and usd(paid) == report["total_usd"],
+        "unknown_attempts": unknown,
+        "at_risk_usd": usd(risk),
+        "balances": accepted == sum(states.values()) and same,
     }
 
 
-_PAGE = 500
+_PAID = "coalesce(adjusted_nano, cost_nano)"
+_LEDGER = text(f"""SELECT count(*), coalesce(sum({_PAID}), 0), count(*) - count({_PAID}),
+    coalesce(sum(CASE WHEN {_PAID} IS NULL THEN at_risk_nano END), 0), coalesce(sum(cost_nano), 0) FROM attempt""")  # noqa: S608 (written above)
+
+
+# ---- batches and jobs ----
+
 _TIMES = ("packed_at", "leave_by", "submitted_at", "expires_at", "next_poll_at", "cancel_at", "ended_at", "imported_at")
 _BATCH = f"""
 SELECT id, state, lane, provider, model, rows, done, status, provider_batch_id, {", ".join(_TIMES)}, error FROM batch
@@ -248,38 +277,3 @@ def states(store: Store, job_ids: Sequence[str]) -> dict[str, str]:
 
 def _batch(row: RowMapping) -> Row:
     return {**row} | {name: iso(row[name]) for name in _TIMES}
-
-
-_EXPORT = text("""
-SELECT job.id, client_key, job.state, decision.class, job.lane, job.tier, job.model, job.provider, job.tags,
-       job.submitted_at, deadline_at, finished_at, result.text, tool_calls, finish_reason, truncated, result.output,
-       error_code, error,
-       (SELECT sum(cost_nano) FROM attempt WHERE job_id = job.id) AS cost,
-       (SELECT count(*) FROM attempt WHERE job_id = job.id AND cost_nano IS NULL) AS unknown
-FROM job JOIN decision ON decision.id = job.decision_id LEFT JOIN result ON result.job_id = job.id
-WHERE job.id > :after AND job.submitted_at >= :since AND job.state = coalesce(:state, job.state)
-ORDER BY job.id LIMIT :page
-""")
-
-
-def export(store: Store, state: str | None = None, since: datetime | None = None) -> Iterator[Row]:
-    """Every job with its answer, in the order they came in, a page in memory at a time."""
-    after = ""
-    while True:
-        with store.read() as connection:
-            page = {"after": after, "state": state, "page": _PAGE, "since": since or _FIRST}
-            rows = connection.execute(_EXPORT, given(connection, page)).mappings().all()
-        yield from map(_exported, rows)
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1]["id"]
-
-
-def _exported(row: RowMapping) -> Row:
-    kept: Row = {**row}
-    cost, unknown, code, error = (kept.pop(name) for name in ("cost", "unknown", "error_code", "error"))
-    kept |= {"tags": parsed(kept["tags"]) or {}, "tool_calls": parsed(kept["tool_calls"])}
-    kept |= {name: iso(kept[name]) for name in ("submitted_at", "deadline_at", "finished_at")}
-    kept["truncated"] = None if kept["truncated"] is None else bool(kept["truncated"])
-    return kept | {"cost_usd": None if unknown else usd(cost or 0),
-                   "error": {"code": code, "message": error} if error else None}  # fmt: skip

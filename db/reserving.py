@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, upda
 from db.budgets import ATTEMPT, COLUMNS, LIVE, PERIOD, SHARE, Budget
 from db.bulk import Prepared, insert_rows
 from db.dialect import within
+from db.paid import PAID
 from db.rooms import JOB, Most, No, Room, never
 from db.tables import Body, Decision, table
 
@@ -208,7 +209,7 @@ def _sending(row: Row[Any], tier: str, left_nano: int | None) -> Sending:
 
 def _spent(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
     """What the attempts of these jobs have cost, or may have."""
-    cost = func.coalesce(ATTEMPT.c.cost_nano, ATTEMPT.c.reserved_nano, ATTEMPT.c.at_risk_nano, 0)
+    cost = func.coalesce(PAID, ATTEMPT.c.reserved_nano, ATTEMPT.c.at_risk_nano, 0)
     sums = select(ATTEMPT.c.job_id, func.sum(cost)).where(within(ATTEMPT.c.job_id, ids, connection))
     return {job_id: int(nano) for job_id, nano in connection.execute(sums.group_by(ATTEMPT.c.job_id))}
 

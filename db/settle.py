@@ -109,16 +109,18 @@ def _settle(
 ) -> Sequence[Settlement]:
     with store.write() as connection:
         hold_ids(connection, JOB, [one.job_id for one in settlements])
-        closed = ledger.close(connection, [Settled(*one[:3]) for one in settlements], now, batch_id)
-        if batch_id is not None and closed < len(settlements):  # settled before, or not ours
-            settlements = _of_batch(connection, settlements, batch_id)
-        keep(connection, [(one.job_id, one.n, one.ending.result, isinstance(one.ending, Succeeded))
-                          for one in settlements if one.ending.result and _says(one.ending.result)], now)  # fmt: skip
-        log.prune(connection, [(one.job_id, one.n) for one in settlements if one.logged])
-        for kind, statement in _MOVES.items():
-            moves = [_move(one, now) for one in settlements if type(one.ending) is kind]
-            if moves:
-                statement.many(connection, _MOVED[: len(moves[0])], moves)
+        ends = [Settled(*one[:3], isinstance(one.ending, Succeeded)) for one in settlements]
+        with ledger.closing(connection, ends, now, batch_id) as closed:
+            if batch_id is not None and closed < len(settlements):  # settled before, or not ours
+                settlements = _of_batch(connection, settlements, batch_id)
+            texts = [(one, one.ending.result) for one in settlements]
+            keep(connection, [(one.job_id, one.n, words, isinstance(one.ending, Succeeded))
+                              for one, words in texts if words and _says(words)], now)  # fmt: skip
+            log.prune(connection, [(one.job_id, one.n) for one in settlements if one.logged])
+            for kind, statement in _MOVES.items():
+                moves = [_move(one, now) for one in settlements if type(one.ending) is kind]
+                if moves:
+                    statement.many(connection, _MOVED[: len(moves[0])], moves)
     return settlements
 
 

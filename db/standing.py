@@ -9,6 +9,7 @@ from db.budgets import ATTEMPT, BUDGET, LIVE, PERIOD, SHARE, Budget
 from db.dialect import alone, hold
 from db.engine import Store
 from db.ids import new_id
+from db.paid import PAID
 from db.reserving import in_force
 from db.rooms import JOB, WARN_AT
 from db.states import JobState
@@ -114,7 +115,7 @@ def audit(store: Store) -> list[Wrong]:
     """The periods of all budgets, ended ones too, that do not hold what their attempts come to; must be none."""
     theirs = and_(ATTEMPT.c.job_id == SHARE.c.job_id, ATTEMPT.c.n == SHARE.c.n)
     keys = SHARE.c.budget_id, SHARE.c.starts_at
-    cost = func.coalesce(func.sum(ATTEMPT.c.cost_nano), 0).label("cost")
+    cost = func.coalesce(func.sum(PAID), 0).label("cost")
     held = func.coalesce(func.sum(ATTEMPT.c.reserved_nano), 0).label("held")
     sums = select(*keys, cost, held).select_from(SHARE).join(ATTEMPT, theirs).group_by(*keys).subquery()
     same = and_(sums.c.budget_id == PERIOD.c.budget_id, sums.c.starts_at == PERIOD.c.starts_at)

@@ -10,6 +10,7 @@ from db.dialect import hold
 from db.engine import Store
 from db.ledger import ATTEMPT, JOB
 from db.queue import BATCH
+from db.rollups import changing
 from db.states import AttemptState, BatchState, JobState
 
 GIVEN_UP = "given_up"
@@ -83,10 +84,12 @@ def resubmit(store: Store, batch_id: str, now: datetime) -> int | None:
               "error_code": GIVEN_UP, "error": _WHY, "interactive": False}  # fmt: skip
     still_open = and_(ATTEMPT.c.batch_id == batch_id, ATTEMPT.c.state == AttemptState.SENT.value)
     with store.write(durable=True) as connection:
-        hold(connection, select(JOB.c.id).where(_waiting(batch_id)).order_by(JOB.c.id))
+        theirs = or_(_waiting(batch_id), JOB.c.id.in_(select(ATTEMPT.c.job_id).where(still_open)))
+        hold(connection, select(JOB.c.id).where(theirs).order_by(JOB.c.id))
         moved = connection.execute(closing.values(closed | {"lease_by": None, "lease_until": None})).rowcount
         state = select(BATCH.c.state).where(BATCH.c.id == batch_id)
         if not moved and connection.scalar(state) != BatchState.IMPORTED.value:
             return None
-        connection.execute(update(ATTEMPT).where(still_open).values(ended))
+        with changing(connection, connection.scalars(select(ATTEMPT.c.job_id).where(still_open)).all()):
+            connection.execute(update(ATTEMPT).where(still_open).values(ended))
         return connection.execute(update(JOB).where(_waiting(batch_id)).values(queued)).rowcount

@@ -39,8 +39,8 @@ _IS_FINAL = _any_of("state", sorted(FINAL))
 
 
 def only(where: str) -> dict[str, Any]:
-    """The rows that a partial index holds."""
-    return {f"{dialect}_where": text(where) for dialect in ("sqlite", "postgresql")}
+    """The rows that a partial index holds, on both databases: naming the other's here would load all of its dialect."""
+    return {"sqlite_where": text(where)}
 
 
 def _fk(target: str, **options: Any) -> Any:
@@ -242,6 +242,13 @@ class Attempt(SQLModel, table=True):
     error: str | None = Field(default=None, sa_type=Text)
     reserved_nano: int | None = Field(default=None, sa_type=BigInteger)  # set aside for it, until its cost is known
     output_cap: int | None = None  # tokens of a choice: what is sent says so
+    served_model: str | None = Field(default=None, sa_type=Text)  # in the answer's words, where they are others
+    cache_write_1h_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    output_audio_tokens: int | None = None
+    web_searches: int | None = None
+    adjusted_nano: int | None = Field(default=None, sa_type=BigInteger)  # as it was last re-priced
+    adjusted_standard_nano: int | None = Field(default=None, sa_type=BigInteger)
 
     __table_args__ = (
         one_of("state", AttemptState),
@@ -252,6 +259,7 @@ class Attempt(SQLModel, table=True):
         CheckConstraint("(state = 'sent') = (ended_at IS NULL)", name="settled_has_end"),
         CheckConstraint("n >= 1", name="counted_from_one"),
         CheckConstraint("reserved_nano >= 0", name="reservation_not_negative"),
+        CheckConstraint("adjusted_nano >= 0", name="adjusted_not_negative"),
         Index("attempt_sent_at", "sent_at"),
         Index("attempt_batch", "batch_id", **only("batch_id IS NOT NULL")),
         Index("attempt_open", "lane", "sent_at", **only("state IN ('sent', 'unknown')")),

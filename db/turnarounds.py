@@ -7,6 +7,7 @@ from sqlalchemy import and_, func, select
 
 from db.engine import Store
 from db.ledger import ATTEMPT, DECISION, JOB
+from db.paid import PAID
 from db.queue import BATCH
 from db.states import AttemptState, JobState, Lane
 from db.tables import among
@@ -115,7 +116,7 @@ def queued(store: Store, provider: str) -> int:
 
 def spent(store: Store, since: datetime, until: datetime) -> int:
     """Nano-dollars that attempts of this time have cost; where that is unknown, what is at risk."""
-    cost = func.coalesce(ATTEMPT.c.cost_nano, ATTEMPT.c.at_risk_nano, 0)
+    cost = func.coalesce(PAID, ATTEMPT.c.at_risk_nano, 0)
     sent = and_(ATTEMPT.c.sent_at >= since, ATTEMPT.c.sent_at <= until)
     with store.read() as connection:
         return int(connection.scalar(select(func.coalesce(func.sum(cost), 0)).where(sent)) or 0)

@@ -7,13 +7,21 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-DAY = {"sqlite": "substr({}, 1, 10)", "postgresql": "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"}
-SECONDS = {"sqlite": "(julianday({}) - julianday({})) * 86400", "postgresql": "extract(epoch FROM {} - {})"}
-TAG = {"sqlite": "SELECT value FROM json_each(job.tags) WHERE key = :{}", "postgresql": "SELECT job.tags ->> :{}"}
+# The values of one parameter, `ids`: a JSON list.
 LISTED = {
     "sqlite": "SELECT value FROM json_each(:ids)",
     "postgresql": "SELECT json_array_elements_text(CAST(:ids AS json))",
 }
+# The same, with a list as it is on PostgreSQL.
+WITHIN = {"sqlite": "SELECT value FROM json_each(:ids)", "postgresql": "SELECT unnest(CAST(:ids AS text[]))"}
+# Attempts as `db.tallies.Fact` has them; tags as text.
+FACTS = """
+SELECT a.job_id, a.n, a.state, a.error_code, a.lane, d.class, a.tier, a.model, a.provider, CAST(j.tags AS VARCHAR),
+    a.sent_at, j.submitted_at, a.ended_at, a.batch_id, j.finished_at, j.state, a.first_token_ms, a.gap_p50_ms,
+    a.total_ms, a.at_risk_nano, a.cost_nano, a.standard_nano, a.input_tokens, a.cached_tokens, a.cache_write_tokens,
+    a.output_tokens, a.reasoning_tokens, a.adjusted_nano, a.adjusted_standard_nano
+FROM attempt a JOIN job j ON j.id = a.job_id JOIN decision d ON d.id = j.decision_id
+"""
 
 
 def said(connection: Connection, words: Mapping[str, str]) -> str:

@@ -48,12 +48,14 @@ def weigher(endpoints: Mapping[str, Endpoint], output_cap: int = OUTPUT_CAP) -> 
         endpoint = endpoints.get(sending.provider)
         where: dict[str, Any] = {"model": sending.model, "provider": sending.provider, "at": now}
         where |= {"own": endpoint is None or endpoint.own, "lane": Lane(sending.lane)}
+        where["table"] = endpoint.prices if endpoint else None
         written = sending.provider != "anthropic" or "cache_control" in sending.body
-
+        hour = written and '"1h"' in sending.body  # what is kept for so long costs more
         tiers = {sending.tier} if sending.lane == Lane.BATCH else {sending.tier, "default"}  # it may be served so
 
         def cost(tokens: int, output: int) -> int | None:
-            usages = [Usage(tokens, output), *([Usage(tokens, output, cache_write=tokens)] if written else ())]
+            kept = Usage(tokens, output, cache_write=tokens, cache_write_1h=tokens if hour else 0)
+            usages = [Usage(tokens, output), *([kept] if written else ())]
             prices = [pricing.price(usage, tier=tier, **where).nano for usage in usages for tier in tiers]
             return max((nano for nano in prices if nano is not None), default=None)
 

@@ -149,13 +149,20 @@ class Request(BaseModel):
 
 
 class Usage(NamedTuple):  # a tuple, as a Choice is: an import makes tens of thousands of them
-    """Tokens of one call. `input` includes cached and written ones, `output` includes reasoning."""
+    """Tokens of one call. `input` includes cached, written and heard ones, `output` includes reasoning and spoken ones.
+
+    `cache_write` includes those written for an hour; `searches` are of the web, and billed one by one.
+    """
 
     input: int
     output: int
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
+    cache_write_1h: int = 0
+    audio_input: int = 0
+    audio_output: int = 0
+    searches: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from db.claims import Claim
 from db.ledger import BUSY, Charge
 from db.rescue import HELD
 from db.settle import Again, Cancelled, Ending, Failed, Held, Succeeded, Text
-from db.states import AttemptState, Lane
+from db.states import AttemptState, CostSource, Lane
 from jobs import pricing
-from jobs.chat import Answer, Choice, OnCut, Outcome, Request, ToolCall
+from jobs.chat import Answer, Choice, OnCut, Outcome, Request, ToolCall, Usage
 from jobs.clock import Timing
 from jobs.errors import CallError, Transient
+from jobs.prices import Price
 from jobs.providers import Endpoint
 from jobs.providers.answers import BROKEN
 from jobs.retry import MAX_ATTEMPTS, retry, turned_away
@@ -56,11 +57,7 @@ def charge(
     usage, served = answer.usage, answer.tier or tier
     if usage is None:
         return Charge(AttemptState.UNKNOWN, at_risk_nano=at_risk, **facts)
-    provider, own = endpoint.provider, endpoint.own
-    paid = pricing.price(usage, model=answer.model or model, provider=provider, own=own, lane=lane, tier=served, at=at)
-    if paid.nano is None:  # a server's own name for the model that was asked for
-        paid = pricing.price(usage, model=model, provider=provider, own=own, lane=lane, tier=served, at=at)
-    standard = pricing.standard(usage, model=model, provider=provider, own=own, at=at)
+    paid, standard = priced(usage, answer.model, model, endpoint, lane, served, at)
     return Charge(
         AttemptState.OK if usable else AttemptState.FAILED,
         cost_nano=paid.nano,
@@ -73,8 +70,30 @@ def charge(
         cache_write_tokens=usage.cache_write,
         output_tokens=usage.output,
         reasoning_tokens=usage.reasoning,
+        served_model=answer.model if answer.model != model else None,
+        cache_write_1h_tokens=usage.cache_write_1h or None,
+        input_audio_tokens=usage.audio_input or None,
+        output_audio_tokens=usage.audio_output or None,
+        web_searches=usage.searches or None,
         **facts,
     )
+
+
+def priced(
+    usage: Usage, answered: str | None, asked: str, endpoint: Endpoint, lane: Lane, served: str, at: datetime
+) -> tuple[Price, Price]:
+    """What one call's usage costs, and what it would as a plain call.
+
+    It costs what the model that `answered` does; but a server's own name for the one that was asked for has no price,
+    and must not make a known price a guess.
+    """
+    where: dict[str, Any] = {"provider": endpoint.provider, "own": endpoint.own, "at": at, "table": endpoint.prices}
+    paid = pricing.price(usage, model=answered or asked, lane=lane, tier=served, **where)
+    if paid.source is not CostSource.COMPUTED and answered not in (None, asked):
+        plain = pricing.price(usage, model=asked, lane=lane, tier=served, **where)
+        if paid.nano is None or (plain.nano == paid.nano and plain.source is CostSource.COMPUTED):
+            paid = plain
+    return paid, pricing.standard(usage, model=asked, **where)
 
 
 def failed_charge(error: CallError, timing: Timing | None = None, at_risk: int | None = None) -> Charge:

@@ -28,7 +28,7 @@ def at_risk(claim: Claim, request: Request, answer: Answer | None, timing: Timin
     """Nano-dollars; None where the model has no price."""
     usage = Usage(_input(claim), _capped(_output(claim, answer, timing), request))
     where: dict[str, Any] = {"model": claim.model, "provider": endpoint.provider, "own": endpoint.own, "at": at}
-    return pricing.price(usage, lane=Lane(claim.lane), tier=claim.tier, **where).nano
+    return pricing.price(usage, lane=Lane(claim.lane), tier=claim.tier, table=endpoint.prices, **where).nano
 
 
 def _input(claim: Claim) -> int:

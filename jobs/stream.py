@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from db import queue
@@ -46,16 +46,22 @@ class Feed:
     async def read(self) -> AsyncGenerator[Event, None]:
         """Everything from the beginning on."""
         at = 0
-        while at < len(self._events) or not self._over:
-            if at == len(self._events):
-                bell = asyncio.get_running_loop().create_future()
-                self._waiting.append(bell)
-                await bell
-            else:
-                at += 1
-                yield self._events[at - 1]
-        if self._error is not None:
-            raise self._error
+        while burst := await self.after(at):
+            at += len(burst)
+            for event in burst:
+                yield event
+
+    async def after(self, at: int) -> Sequence[Event]:
+        """What there is after the first `at` events, as soon as there is any; nothing at the end."""
+        while at >= len(self._events):
+            if self._over:
+                if self._error is not None:
+                    raise self._error
+                return ()
+            bell = asyncio.get_running_loop().create_future()
+            self._waiting.append(bell)
+            await bell
+        return self._events[at:]
 
 
 class Carried:
@@ -124,6 +130,16 @@ class Carried:
             if (opened := opening.result()) is not None:
                 await leave(self._context, opened)
             raise
+
+    def when_done(self, call: Callable[[], object]) -> None:
+        """Call this once it has come to its end."""
+        self._task.add_done_callback(lambda _: call())
+
+    async def stop(self) -> None:
+        """Cancel the job, whatever it says of leaving; it is settled then."""
+        await asyncio.sleep(0)  # a task that is cancelled before its first step does nothing at all
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
     async def leave(self) -> None:
         """The last reader has left: what the request says of that is done."""

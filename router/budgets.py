@@ -3,7 +3,6 @@
 import re
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from db.budgets import Budget, Period
 from db.money import usd
@@ -12,6 +11,7 @@ from db.words import iso
 from jobs.errors import UsageError
 from jobs.windows import local_zone
 from router.asking import nano_of, tags_of
+from router.when import zone_of
 
 _NAME = re.compile(r"[\w.-]{1,64}")
 
@@ -32,10 +32,7 @@ def wanted(name: str, dollars: str, per: str, tag: str | None, zone: str | None,
 def _zone(name: str | None) -> str:
     if name is None:
         return str(getattr(local_zone(), "key", None) or "UTC")
-    try:
-        return ZoneInfo(name).key
-    except (OSError, ValueError, KeyError):
-        raise UsageError(f"--tz is {name!r}: write a time zone like Europe/Berlin") from None
+    return zone_of(name)
 
 
 def view(one: Standing) -> dict[str, Any]:

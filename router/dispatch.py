@@ -111,7 +111,7 @@ class Router:
 
         def cost(usage: Usage, lane: Lane, tier: str | None) -> int | None:
             where: dict[str, Any] = {"model": facts.model, "provider": facts.provider, "own": own, "at": now}
-            return pricing.price(usage, lane=lane, tier=tier, **where).nano
+            return pricing.price(usage, lane=lane, tier=tier, table=self.settings.prices, **where).nano
 
         estimates = estimate.estimate(
             size,

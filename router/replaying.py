@@ -121,7 +121,7 @@ class _Again:
         endpoint = self._router.settings.endpoints.get(job.provider)
         own = endpoint is None or endpoint.own
         where: dict[str, Any] = {"model": job.model, "provider": job.provider, "own": own, "at": answer.priced_at}
-        return pricing.price(usage, lane=lane, tier=tier, **where).nano
+        return pricing.price(usage, lane=lane, tier=tier, table=self._router.settings.prices, **where).nano
 
     def _leaving(self, step: Step) -> float:
         """Seconds from the hour to leave until the next step begins: as long as the policy reckons with."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from router.figures import ago, count, money, money_column
-from router.terminal import RIGHT, SHRINK, WIDE, clean, console, csv, fields, say, styled, table
+from router.terminal import RIGHT, SHRINK, WIDE, clean, console, csv, fields, say, state, styled, table
 from router.when import span
 
 if TYPE_CHECKING:
@@ -14,25 +15,35 @@ if TYPE_CHECKING:
 View = Mapping[str, Any]
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
-_MEASURES = {  # what a latency report measures: its name for people, and the unit in seconds
+MEASURES = {  # what a latency report measures: its name for people, and the unit in seconds
     "first_token_ms": ("first token", 0.001),
+    "gap_ms": ("between tokens", 0.001),
     "call_ms": ("whole call", 0.001),
     "wait_s": ("wait to be sent", 1.0),
     "turnaround_s": ("submit to answer", 1.0),
+    "batch_s": ("row of a batch", 1.0),
 }
+_TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 _CSV = {
-    "cost": ("jobs", "attempts", "input_tokens", "output_tokens", "cost_usd", "standard_usd", "unknown_attempts"),
-    "savings": ("attempts", "unknown_attempts", "paid_usd", "standard_usd", "saved_usd", "saved_percent"),
-    "latency": tuple(f"{measure}_{part}" for measure in _MEASURES for part in ("count", *PERCENTILES)),
+    "cost": ("jobs", "attempts", *_TOKENS, "cost_usd", "standard_usd", "unknown_attempts"),
+    "savings": ("attempts", "unknown_attempts", "paid_usd", "standard_usd", "saved_usd", "saved_percent", "best_usd"),
+    "errors": ("state", "error", "attempts", "of_attempts", "percent", "cost_usd", "unknown_attempts", "at_risk_usd"),
+    "latency": tuple(f"{measure}_{part}" for measure in MEASURES for part in ("count", *PERCENTILES)),
 }
 
 
 def report(kind: str, value: View, by: Sequence[str]) -> None:
-    """Draw a report of this kind: cost, latency or savings."""
+    """Draw a report of this kind: cost, latency, savings or errors."""
     if not value["rows"]:
-        say("nothing was sent in this time")
+        say(nothing(value))
         return
-    {"cost": _cost, "latency": _latency, "savings": _savings}[kind](value, by)
+    {"cost": _cost, "latency": _latency, "savings": _savings, "errors": _errors}[kind](value, by)
+
+
+def nothing(value: View) -> str:
+    """What a report without rows says."""
+    whole = value.get("of_attempts")
+    return f"all of {count(whole, 'attempt')} brought an answer" if whole else "nothing was sent in this time"
 
 
 def forecasts(found: Sequence[View]) -> None:
@@ -57,13 +68,14 @@ def report_csv(kind: str, value: View, by: Sequence[str]) -> None:
 
 def _flat(row: View) -> View:
     flat = dict(row)
-    for measure in _MEASURES:
+    for measure in MEASURES:
         for part, number in (flat.pop(measure, None) or {}).items():
             flat[f"{measure}_{part}"] = number
     return flat
 
 
-def _names(row: View, by: Iterable[str]) -> list[str]:
+def names(row: View, by: Iterable[str]) -> list[str]:
+    """What a row is called, in the words that it is grouped by."""
     return ["-" if row[word] is None else clean(str(row[word])) for word in by]
 
 
@@ -73,7 +85,7 @@ def _totals(by: Sequence[str]) -> list[str]:
 
 def _by(by: Iterable[str]) -> list[str | tuple[str, View]]:
     """The columns to group by: long names give way before figures do, a day or a lane cut off says nothing."""
-    return [word if word in ("day", "lane") else (word, SHRINK) for word in by]
+    return [word if word in ("day", "hour", "lane") else (word, SHRINK) for word in by]
 
 
 def _cost(value: View, by: Sequence[str]) -> None:
@@ -82,13 +94,12 @@ def _cost(value: View, by: Sequence[str]) -> None:
     if len(by) > 2 and out.width < WIDE:
         counts = {"attempts": "attempts"}
     after = {"unknown_attempts": "unknown"} if value["unknown_attempts"] else {}
-    names = [*counts.values(), "cost", *after.values()]
-    made = table(*_by(by), *((name, RIGHT) for name in names), show_footer=bool(by))
+    heads = [*counts.values(), "cost", *after.values()]
+    made = table(*_by(by), *((name, RIGHT) for name in heads), show_footer=bool(by))
     costs = money_column([row["cost_usd"] for row in rows] + [value["total_usd"]])
     for row, cost in zip(rows, costs, strict=False):
-        made.add_row(*_names(row, by), *_numbers(row, counts), cost, *_numbers(row, after))
-    # A job with attempts in two rows is in both of them, so jobs have no sum.
-    sums = {name: sum(row[name] for row in rows) for name in (*counts, *after)} | {"jobs": None}
+        made.add_row(*names(row, by), *_numbers(row, counts), cost, *_numbers(row, after))
+    sums = {name: sum(row[name] for row in rows) for name in (*counts, *after)}
     _foot(made, [*_totals(by), *_numbers(sums, counts), costs[-1], *_numbers(sums, after)])
     out.print(made)
     if value["unknown_attempts"]:
@@ -112,32 +123,60 @@ def _unknown(value: View) -> str:
 
 def _savings(value: View, by: Sequence[str]) -> None:
     rows = [*value["rows"], value]
-    names = ("attempts", "paid", "as plain calls", "saved", "%")
-    made = table(*_by(by), *((name, RIGHT) for name in names), show_footer=bool(by))
+    heads = ("attempts", "paid", "as plain calls", "saved", "%")
+    made = table(*_by(by), *((name, RIGHT) for name in heads), show_footer=bool(by))
     columns = [money_column([row[name] for row in rows]) for name in ("paid_usd", "standard_usd", "saved_usd")]
     percents = ["-" if row["saved_percent"] is None else f"{row['saved_percent']:.1f}" for row in rows]
     cells = [[f"{row['attempts']:,}", *money, percent]
              for row, *money, percent in zip(rows, *columns, percents, strict=True)]  # fmt: skip
     for row, drawn in zip(value["rows"], cells, strict=False):
-        made.add_row(*_names(row, by), *drawn)
+        made.add_row(*names(row, by), *drawn)
     _foot(made, [*_totals(by), *cells[-1]])
     out = console()
     out.print(made)
     if value["unknown_attempts"]:
         out.print(styled(f"{count(value['unknown_attempts'], 'attempt')} left out: cost or price unknown", "magenta"))
+    out.print(_in_hindsight(value))
+
+
+def _in_hindsight(value: View) -> str:
+    """What was paid against the best lanes, as it turned out."""
+    missed = Decimal(value["paid_usd"]) - Decimal(value["best_usd"])
+    if missed <= 0:
+        return "in hindsight no lane that was used here would have been cheaper"
+    best, more = money_column([value["best_usd"], str(missed)])
+    return f"in hindsight, the cheapest lane that each class and model used would have made it {best}, {more} less"
+
+
+def _errors(value: View, by: Sequence[str]) -> None:
+    out, rows = console(), value["rows"]
+    heads = ("attempts", "of all", "cost", "at risk")
+    made = table(*_by(by), ("error", SHRINK), "state", *((name, RIGHT) for name in heads), show_footer=True)
+    columns = [money_column([row[name] for row in (*rows, value)]) for name in ("cost_usd", "at_risk_usd")]
+    cells = [[f"{row['attempts']:,}", f"{row['percent']:g}%", *money]
+             for row, *money in zip((*rows, value), *columns, strict=True)]  # fmt: skip
+    for row, drawn in zip(rows, cells, strict=False):
+        made.add_row(*names(row, by), clean(row["error"] or "-"), state(row["state"]), *drawn)
+    _foot(made, [*([""] * len(by)), "all", "", *cells[-1]])
+    out.print(made)
+    if failed := value["jobs_failed"]:
+        causes = ", ".join(f"{row['jobs']:,} {row['error'] or 'without a cause'}" for row in failed[:5])
+        jobs = sum(row["jobs"] for row in failed)
+        out.print(clean(f"{count(jobs, 'job')} failed for good: {causes}{', …' if len(failed) > 5 else ''}"))
 
 
 def _latency(value: View, by: Sequence[str]) -> None:
-    made = table(*_by(by), "", *((name, RIGHT) for name in ("count", *PERCENTILES)))
-    rows = [(_names(row, by), row) for row in value["rows"]]
-    for names, row in [*rows, (_totals(by), value)] if len(rows) > 1 else rows:
-        for name, (label, unit) in _MEASURES.items():
+    made, out = table(*_by(by), "", *((name, RIGHT) for name in ("count", *PERCENTILES))), console()
+    rows = [(names(row, by), row) for row in value["rows"]]
+    for called, row in [*rows, (_totals(by), value)] if len(rows) > 1 else rows:
+        for name, (label, unit) in MEASURES.items():
             if row[name]:
                 spans = [span(row[name][part] * unit) for part in PERCENTILES]
-                made.add_row(*names, label, f"{row[name]['count']:,}", *spans)
-                names = [""] * len(by)
+                made.add_row(*called, label, f"{row[name]['count']:,}", *spans)
+                called = [""] * len(by)
         made.add_section()
-    console().print(made)
+    out.print(made)
+    out.print(styled(f"each within {value['relative_error'] * 100:g} % of the exact percentile", "dim"))
 
 
 def budgets(rows: Sequence[View], waiting: int) -> None:

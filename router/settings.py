@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs import windows
 from jobs.errors import UsageError
+from jobs.prices_table import PriceTable
 from jobs.providers import Endpoint
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -19,12 +20,15 @@ _KEYS: dict[str, tuple[type, Any]] = {
     "database_url": (str, None),
     "model": (str, None),
     "policy": (str, None),
+    "prices": (str, None),
     "concurrency": (int, 16),
     "grace_seconds": (float, 600.0),
     "poll_seconds": (float, 60.0),
     "lease_seconds": (float, 120.0),
     "dead_seconds": (float, 60.0),
     "window": (str, None),
+    "digest_file": (str, None),
+    "digest_command": (str, None),
     "on_unknown": (str, "retry"),
     "on_rescue": (str, "wait"),
     "budget_output_cap": (int, 4096),
@@ -58,12 +62,15 @@ class Settings:
     lease_seconds: float = 120.0
     dead_seconds: float = 60.0
     window: str | None = None
+    digest_file: str | None = None  # for the report at the end of a worker's run
+    digest_command: str | None = None
     on_unknown: str = "retry"
     on_rescue: str = "wait"
     budget_output_cap: int = 4096  # tokens of an answer without a cap, where money is limited
     has_batch: Mapping[str, bool] = field(default_factory=dict)
     has_flex: bool | None = None  # whether OpenAI's address has the flex tier; None: if it is its own
     has_background: bool | None = None  # whether OpenAI's address has the background windows; None: if it is its own
+    prices: PriceTable | None = None  # the user's own
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -76,11 +83,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if values["window"]:
         windows.parse(values["window"])
     folder = _data_folder()
+    prices = _prices(values["prices"])
     has_batch = {name: values[f"{name}_batch_api"] for name in ("openai", "anthropic")}
     return Settings(
         database_url=values["database_url"] or f"sqlite:///{folder / 'shunter.db'}",
         folder=folder / "batches",
-        endpoints=_endpoints(environ, values["openai_api"]),
+        endpoints=_endpoints(environ, values["openai_api"], prices),
         model=values["model"],
         policy=Path(values["policy"]).expanduser() if values["policy"] else None,
         concurrency=values["concurrency"],
@@ -89,12 +97,15 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         lease_seconds=values["lease_seconds"],
         dead_seconds=values["dead_seconds"],
         window=values["window"],
+        digest_file=values["digest_file"],
+        digest_command=values["digest_command"],
         on_unknown=values["on_unknown"],
         on_rescue=values["on_rescue"],
         budget_output_cap=values["budget_output_cap"],
         has_batch={name: known for name, known in has_batch.items() if known is not None},
         has_flex=values["openai_flex"],
         has_background=values["openai_background"],
+        prices=prices,
     )
 
 
@@ -122,13 +133,21 @@ def _data_folder() -> Path:
     return platformdirs.user_data_path("shunter")
 
 
+def _prices(path: str | None) -> PriceTable | None:
+    if path is None:
+        return None
+    from router.price_table import read
+
+    return read(Path(path).expanduser())
+
+
 def _check_word(key: str, given: str, words: Mapping[str, str]) -> None:
     if given not in words:
         known = " or ".join(f"{word} ({meaning})" if meaning else word for word, meaning in words.items())
         raise UsageError(f"{key} is {given!r}: it must be {known}", code="bad_setting")
 
 
-def _endpoints(environ: Mapping[str, str], openai_api: str) -> dict[str, Endpoint]:
+def _endpoints(environ: Mapping[str, str], openai_api: str, prices: PriceTable | None) -> dict[str, Endpoint]:
     known = (
         ("openai", "OPENAI_API_KEY", "OPENAI_BASE_URL", OPENAI_URL),
         ("anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", ANTHROPIC_URL),
@@ -140,7 +159,7 @@ def _endpoints(environ: Mapping[str, str], openai_api: str) -> dict[str, Endpoin
             if not base_url.startswith(("http://", "https://")):
                 raise UsageError(f"{url} is {base_url!r}: write it with http:// or https://", code="bad_setting")
             api = openai_api if name == "openai" else "chat"
-            found[name] = Endpoint(name, base_url, own=base_url == own, key_env=key, api=api)
+            found[name] = Endpoint(name, base_url, own=base_url == own, key_env=key, api=api, prices=prices)
     return found
 
 

@@ -9,6 +9,7 @@ from db.ids import copied
 from router.batching import batch, batches
 from router.diagnosis import doctor
 from router.figures import ago, count, moment, money, money_column
+from router.plots import plot as plot_report
 from router.reporting import account, budgets, forecasts, report, report_csv
 from router.terminal import (
     RIGHT,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["account", "batch", "batches", "budgets", "complain", "console", "csv", "data", "decision", "doctor",
-           "facts", "forecasts", "job", "jobs", "money", "policy", "progress", "report", "report_csv", "say",
-           "text"]  # fmt: skip
+           "facts", "forecasts", "job", "jobs", "money", "plot_report", "policy", "progress", "report",
+           "report_csv", "say", "text"]  # fmt: skip
 
 View = Mapping[str, Any]
 
@@ -155,10 +156,11 @@ def _attempts(view: View, now: datetime) -> "Table":
 def _note(attempt: View, above: View | None) -> str:
     """How a stream came, what may have been billed, and the error; in a word where it stands above the table."""
     risk = f"may have cost up to {money(attempt['at_risk_usd'])}" if attempt["at_risk_usd"] else ""
+    held = f"{money(attempt['reserved_usd'])} of a budget held for it" if attempt["reserved_usd"] else ""
     error = attempt["error"] or {"message": ""}
     said = error["code"] if attempt["error"] == above and above else error["message"]
     ended = "" if attempt["error"] or attempt["outcome"] in (None, "complete") else attempt["outcome"]
-    return "; ".join(note for note in (ended, risk, said, _pace(attempt)) if note)
+    return "; ".join(note for note in (ended, risk, held, said, _pace(attempt)) if note)
 
 
 def _pace(attempt: View) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from jobs.errors import UsageError
 
@@ -44,6 +45,14 @@ def duration(text: str) -> timedelta:
     if seconds > LONGEST.total_seconds():
         raise UsageError(f"{_quoted(text)} is more than ten years; {FORMS}", code="time")
     return timedelta(seconds=seconds)
+
+
+def zone_of(name: str) -> str:
+    """The time zone of this name; UsageError where there is none."""
+    try:
+        return ZoneInfo(name).key
+    except (OSError, ValueError, KeyError):
+        raise UsageError(f"--tz is {name!r}: write a time zone like Europe/Berlin") from None
 
 
 def _quoted(text: str) -> str:

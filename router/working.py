@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
-from db import facts, lookup
+from db import digests, facts, lookup
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
@@ -17,7 +18,7 @@ from jobs.errors import UsageError
 from jobs.presence import Gone
 from jobs.runner import Ended
 from jobs.sandbox.settings import SandboxError, SandboxSettings
-from router import show, telling
+from router import digest, show, telling
 from router.dispatch import Router
 from router.watching import Watch
 
@@ -108,7 +109,7 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     watch = Watch(router.store)
     stop, shift = asyncio.Event(), Shift(watch=watch)
     _obey_signals(stop, shift)
-    before = lookup.counts(router.store)
+    before, began = lookup.counts(router.store), datetime.now(UTC)
     context = router.context(concurrency=concurrency) if concurrency else router.context()
     try:
         async with watch.shown():
@@ -124,16 +125,27 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     finally:
         await context.close()
     summary = _summary(shift, before, lookup.counts(router.store))
-    if json:
-        show.data(summary)
-    else:
-        telling.worked(summary)
+    _tell(router, shift, summary, began, json=json)
     await router.close()
     if not once:
         return DONE  # what stood in the way was said when it did, and may be over since
     if shift.troubles:
         return FAILED
     return SOME_FAILED if summary["done"]["failed"] else DONE
+
+
+def _tell(router: Router, shift: Shift, summary: dict[str, Any], began: datetime, *, json: bool) -> None:
+    """What was done, and the digest; a run in which nothing ended leaves the last one's where it is."""
+    value = digests.since(router.store, began, datetime.now(UTC))
+    if value["attempts"] or any(value["done"].values()):
+        for trouble in digest.hand_over(value, router.settings.digest_file, router.settings.digest_command):
+            shift.told().trouble(trouble)
+    if json:
+        show.data(summary | {"digest": value})
+        return
+    telling.worked(summary)
+    for line in digest.lines(value):
+        show.say(line)
 
 
 def _obey_signals(stop: asyncio.Event, shift: Shift) -> None:

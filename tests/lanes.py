@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db import lookup, packing, queue
+from db import lookup, packing, queue, reports
 from db.engine import Store
 from db.ids import new_id
 from db.packing import Room, Waiting
@@ -24,6 +24,7 @@ from jobs.context import Context
 from jobs.providers import Endpoint, Timeouts
 from jobs.sandbox.server import Sandbox
 from router.intake import canonical
+from tests.rolled import rolled_up
 
 MODEL, CLAUDE, KEY = "gpt-6-luna", "claude-haiku-5-5", "sk-test-0123456789"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -87,13 +88,15 @@ def states(store: Store) -> dict[str, int]:
 
 
 def balanced(store: Store) -> None:
-    """accepted = Σ states; a result and an end for each success; nothing open without a job that waits for it."""
+    """accepted = Σ states; a result for each success; Σ attempts = Σ rollups = report, each rollup for itself."""
     accepted = rows(store, "SELECT coalesce(sum(accepted), 0) FROM submission")[0][0]
     assert accepted == sum(lookup.counts(store).values())
     assert not rows(
         store,
         "SELECT id FROM job WHERE state = 'succeeded' AND id NOT IN (SELECT job_id FROM result WHERE NOT partial)",
     )
+    assert reports.account(store)["balances"]
+    rolled_up(store)
 
 
 def settled(store: Store) -> tuple[int, int, int]:

@@ -181,3 +181,13 @@ def test_caching_that_is_asked_for_is_counted() -> None:
     assert one is not None
     assert other is not None
     assert one > other + nano(Usage(9000, 0, cache_write=9000), CLAUDE) - nano(Usage(9000, 0), CLAUDE) - 1
+
+
+def test_what_is_kept_for_an_hour_is_counted_as_that() -> None:
+    kept = [{"type": "text", "text": "x" * 9000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    cached = [{"type": "text", "text": "x" * 9000, "cache_control": {"type": "ephemeral"}}]
+    hour, minutes = most(body(kept, CLAUDE)).nano, most(body(cached, CLAUDE)).nano
+    assert hour is not None
+    assert minutes is not None
+    more = nano(Usage(9000, 0, cache_write=9000, cache_write_1h=9000), CLAUDE)
+    assert hour > minutes + more - nano(Usage(9000, 0, cache_write=9000), CLAUDE) - 1

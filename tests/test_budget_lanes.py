@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from db import standing
+from db.money import usd
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from tests.lanes import CLAUDE, MODEL, World, rows
@@ -86,10 +87,13 @@ def test_after_midnight_the_rest_goes(world: World) -> None:
 def test_a_call_that_broke_off_keeps_what_it_may_have_cost(world: World) -> None:
     limited(world, DOLLAR)
     world.sandbox.faults([{"kind": "cut", "after": 3, "how": "rst", "times": 1}])
-    world.add("Tell me all.", lane="stream")
+    [ident] = world.add("Tell me all.", lane="stream")
     world.work(output_cap=40)
     assert world.attempts()["unknown"] == 1
     _, held = sums(world.store)
     assert held == rows(world.store, "SELECT sum(reserved_nano) FROM attempt WHERE state = 'unknown'")[0][0] > 0
+    shown = {one["state"]: one["reserved_usd"] for one in world.job(ident)["attempts"]}
+    assert shown["unknown"] == usd(held)
+    assert not any(shown[state] for state in shown if state != "unknown")
     world.at_risk()
     even(world.store)

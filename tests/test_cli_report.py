@@ -29,10 +29,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def test_reports_are_drawn_in_eighty_columns(store: Store, run: Shell) -> None:
     finish(store, tags={"team": "search"})
     for kind in ("cost", "latency", "savings"):
-        for by in ("lane", "lane,class,model,provider", "day,tag:team", ""):
-            drawn = run("report", kind, "--by", by)
-            assert (drawn.code, drawn.err) == (0, "")
-            assert max(map(len, drawn.out.splitlines())) <= 80
+        for by in ("lane", "lane,class,model,provider", "day,tag:team", "hour", ""):
+            for how in ((), ("--plot",)):
+                drawn = run("report", kind, "--by", by, *how)
+                assert (drawn.code, drawn.err) == (0, "")
+                assert max(map(len, drawn.out.splitlines())) <= 80
     assert "$0.000012" in run("report", "cost").out
     assert "50.0" in run("report", "savings").out
 
@@ -42,11 +43,15 @@ def test_a_report_is_json_with_exact_money_or_csv(store: Store, run: Shell) -> N
     assert run("report", "cost", "--json").json["total_usd"] == "0.000012345"
     assert run("report", "savings", "--json").json["saved_percent"] == 50.0
     assert run("report", "cost", "--by", "lane,tag:team", "--csv").out == (
-        "lane,tag:team,jobs,attempts,input_tokens,output_tokens,cost_usd,standard_usd,unknown_attempts\n"
-        "sync,search,1,1,3,5,0.000012345,0.00002469,0\n"
+        "lane,tag:team,jobs,attempts,input_tokens,cached_tokens,cache_write_tokens,output_tokens,reasoning_tokens,"
+        "cost_usd,standard_usd,unknown_attempts\n"
+        "sync,search,1,1,3,0,0,5,0,0.000012345,0.00002469,0\n"
     )
     header, row = run("report", "latency", "--csv").out.splitlines()
-    assert dict(zip(header.split(","), row.split(","), strict=True))["call_ms_p95"] == "40.0"
+    p95 = dict(zip(header.split(","), row.split(","), strict=True))["call_ms_p95"]
+    assert float(p95) == pytest.approx(40.0, rel=0.005)
+    refused(run("report", "cost", "--csv", "--plot"), 2, "write one of them")
+    refused(run("report", "cost", "--by", "day", "--tz", "Nowhere"), 2, "Europe/Berlin")
     assert run("report", "cost", "--since", "30s", "--json").json["rows"] == []
     assert run("report", "cost", "--since", "1h", "--until", "30s", "--json").json["rows"] != []
 

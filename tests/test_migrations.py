@@ -11,10 +11,16 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex
 from sqlmodel import SQLModel
 
+import db.adjustments
 import db.budgets
+import db.conversations
+import db.files
+import db.gateway_batches
 import db.headroom
+import db.keys
 import db.lengths
 import db.rates
+import db.rollups
 import db.tables
 import db.workers  # noqa: F401 - they fill the metadata
 from db.engine import Store, StoreError, connect

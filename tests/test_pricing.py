@@ -89,10 +89,22 @@ def test_ten_requests_are_not_one_large_one() -> None:
     assert cost("gpt-6-sol", Usage(500_000, 5000)).nano == 2_075_000_000
 
 
-def test_a_batch_before_its_price_was_listed_is_half_and_assumed() -> None:
-    found = cost("gpt-4o-mini", Usage(1000, 100), Lane.BATCH, at=SEPTEMBER)
-    assert (found.nano, found.source) == (105_000, ASSUMED)
-    assert "× 0.5" in found.name
+def test_a_batch_before_its_price_was_listed_costs_what_was_listed_then() -> None:
+    found = cost("gpt-4o-mini", Usage(1000, 100, cached=400), Lane.BATCH, at=SEPTEMBER)
+    assert (found.nano, found.source) == (600 * 75 + 400 * 75 + 100 * 300, ASSUMED)
+    assert found.name.endswith("batch as listed from 2026-10-14")
+    assert cost("gpt-5", Usage(1000, 100), tier="flex", at=SEPTEMBER)[:2] == (1_125_000, ASSUMED)
+    assert cost("gpt-5", Usage(1000, 100), tier="priority", at=SEPTEMBER)[:2] == (4_500_000, ASSUMED)
+
+
+def test_a_batch_that_is_never_listed_or_only_after_a_new_price_is_half_and_assumed() -> None:
+    july = datetime(2026, 7, 29, tzinfo=UTC)  # at five times the price of the day when its batches were listed
+    for tier, lane in ((None, Lane.BATCH), ("flex", Lane.SYNC)):
+        found = cost("gpt-5.6-luna", Usage(1000, 100), lane, tier, at=july)
+        assert (found.nano, found.source) == ((1000 * 1000 + 100 * 6000) // 2, ASSUMED)
+        assert "× 0.5" in found.name
+    found = cost("gpt-5.3-codex", Usage(1000, 100), Lane.BATCH)
+    assert (found.nano, found.source) == ((1000 * 1750 + 100 * 14_000) // 2, ASSUMED)
 
 
 def test_a_tier_without_a_price_is_standard_and_assumed() -> None:
@@ -121,6 +133,43 @@ def test_the_price_of_the_day_counts() -> None:
 )
 def test_an_unknown_price_is_none_and_never_zero(model: str) -> None:
     assert cost(model, Usage(1000, 100)) == Price(None, CostSource.UNKNOWN, "unknown")
+
+
+def test_a_name_that_only_begins_like_a_known_one_is_assumed_to_be_it() -> None:
+    exact = cost("claude-opus-4-5-20251101", Usage(1000, 100))
+    near = cost("claude-opus-4-5-foo", Usage(1000, 100))
+    assert (exact.source, near.source, near.nano) == (COMPUTED, ASSUMED, exact.nano)
+    assert near.name.endswith("taken for claude-opus-4-5-foo")
+    newer = cost("gpt-4o-mini-2099-01-01", Usage(1000, 100))
+    assert (newer.nano, newer.source) == (210_000, ASSUMED)
+    assert cost("ft:gpt-4-0613:me", Usage(1000, 100)).source is ASSUMED
+    assert cost("gpt-6-luna-2026-09-22", Usage(1000, 500)).source is COMPUTED
+
+
+def test_audio_is_never_priced_as_text() -> None:
+    assert cost("gpt-audio", Usage(350, 90, audio_input=250, audio_output=60)).nano == (
+        100 * 2500 + 250 * 32_000 + 30 * 10_000 + 60 * 64_000
+    )
+    assert cost("gpt-4o-audio-preview", Usage(350, 90)).nano == 350 * 2500 + 90 * 10_000
+    for spoken in (Usage(350, 90, audio_input=1), Usage(350, 90, audio_output=1)):
+        assert cost("gpt-4o-audio-preview", spoken).nano is None  # the list has no price of its audio
+
+
+def test_what_is_kept_for_an_hour_and_what_is_searched_costs_more() -> None:
+    hour = cost("claude-opus-5", Usage(1000, 0, cache_write=700, cache_write_1h=300))
+    assert hour.nano == 300 * 5000 + 400 * 6250 + 300 * 10_000
+    batch = cost("claude-opus-5", Usage(1000, 0, cache_write=700, cache_write_1h=300), Lane.BATCH)
+    assert batch.nano == (hour.nano or 0) // 2
+    assert cost("claude-opus-5", Usage(10, 0, searches=3)).nano == 50_000 + 3 * 10_000_000  # $10 a thousand
+    assert cost("claude-3-haiku-20240307", Usage(10, 0, searches=1)).nano is None
+
+
+@pytest.mark.parametrize(
+    "usage", [Usage(10, 1, audio_input=11), Usage(10, 1, 4, 4, audio_input=3), Usage(10, 1, cache_write_1h=1),
+              Usage(10, 1, audio_output=2), Usage(10, 1, searches=-1), Usage(10, 1, audio_input=-1)]
+)  # fmt: skip
+def test_a_part_that_is_larger_than_the_whole_has_no_price(usage: Usage) -> None:
+    assert cost("gpt-audio", usage).nano is None
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from jobs.chat import Answer, Delta, Request
+from jobs.chat import Answer, Delta, Request, Usage
 from jobs.clock import Stopwatch
+from jobs.prices_table import PriceTable
 
 _LINE = re.compile(r"\bline (\d{1,6})\b", re.IGNORECASE)
 
@@ -23,6 +24,7 @@ class Endpoint:
     own: bool  # the provider's own address, not a compatible server
     key_env: str
     api: str = "chat"  # OpenAI's: chat or responses
+    prices: PriceTable | None = field(default=None, repr=False)  # the user's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Remote:
     error_code: str | None = None
     error: str | None = None
     error_lines: tuple[tuple[int, str, str], ...] = ()  # of the input file, from 1: line, code, text
+    usage: Usage | None = None  # of all its rows together, where the provider says it
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,16 @@ def usage_of(raw: Mapping[str, Any]) -> Usage | None:
     whole, output = count(raw["input_tokens"]) + written + read, count(raw["output_tokens"])
     details = raw.get("output_tokens_details")
     thought = count(details.get("thinking_tokens")) if isinstance(details, Mapping) else 0
-    return Usage(whole, output, read, written, min(thought, output)) if whole or output else None
+    lasting = min(_inner(raw, "cache_creation", "ephemeral_1h_input_tokens"), written)
+    searches = _inner(raw, "server_tool_use", "web_search_requests")
+    if not (whole or output):
+        return None
+    return Usage(whole, output, read, written, min(thought, output), lasting, searches=searches)
+
+
+def _inner(raw: Mapping[str, Any], part: str, name: str) -> int:
+    inner = raw.get(part)
+    return count(inner.get(name)) if isinstance(inner, Mapping) else 0
 
 
 @dataclass(slots=True)

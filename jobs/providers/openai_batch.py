@@ -14,7 +14,7 @@ from jobs.providers.answers import Head, count, decode, encode, error_of
 from jobs.providers.connection import Connection
 from jobs.providers.failures import lasting
 from jobs.providers.openai import PATH, client
-from jobs.providers.openai_wire import answer_from, worded
+from jobs.providers.openai_wire import answer_from, usage_of, worded
 from jobs.providers.rows import POST_SECONDS, asks_batches, moment, pages, rows, too_old
 
 URL = "/v1" + PATH
@@ -223,6 +223,7 @@ def remote_of(raw: Mapping[str, Any], connection: Connection) -> Remote:
         error_code=first.get("code") or None,
         error=connection.clean(first.get("message")) or None,
         error_lines=tuple(line for line in (_line(one, connection) for one in named) if line),
+        usage=usage_of(raw.get("usage")),
     )
 
 

@@ -79,7 +79,10 @@ def usage_of(raw: Any) -> Usage | None:
     if reasoning and total == read + wrote + reasoning:
         wrote += reasoning  # some servers keep reasoning out of completion_tokens, and bill it
     cached = min(reads, read)
-    return Usage(read, wrote, cached, min(writes, read - cached), min(reasoning, wrote))
+    stored = min(writes, read - cached)
+    heard = min(count(ins.get("audio_tokens")), read - cached - stored)
+    spoken = min(count(outs.get("audio_tokens")), wrote)
+    return Usage(read, wrote, cached, stored, min(reasoning, wrote), audio_input=heard, audio_output=spoken)
 
 
 def _details(raw: dict[str, Any], *names: str) -> dict[str, Any]:

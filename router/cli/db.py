@@ -1,4 +1,4 @@
-"""db path, migrate and backup."""
+"""db path, migrate, reprice and backup."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +55,45 @@ def migrate(json: Json = False) -> None:
         show.data({"path": place(url), "schema": schema, "applied": applied})
     else:
         show.say(f"{place(url)}: schema {schema}, {applied or 'no'} migration{'' if applied == 1 else 's'} applied")
+
+
+@app.command()
+def reprice(
+    since: Annotated[str, typer.Option("--since", help="What was sent from here on: 30d, 08:00 or an ISO time.")],
+    until: Annotated[str | None, typer.Option("--until", help="Up to here, in the same forms.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", help="A price table to use in place of the one that is set.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it down; without this it is only shown.")] = False,
+    json: Json = False,
+) -> None:
+    """What was sent costs by the prices that are known now: shown, and with --yes appended to the ledger.
+
+    The old figures stay beside the new ones, and what a provider itself reported is never changed. Reports, budgets and
+    rollups follow.
+
+    Examples:
+
+      shunter db reprice --since 30d
+
+      shunter db reprice --since 2026-10-01 --prices negotiated.toml --yes
+    """
+    from contextlib import closing
+    from datetime import UTC, datetime
+
+    from router import auditing, show
+    from router.opening import open_store
+    from router.price_table import read
+    from router.repricing import reprice
+    from router.settings import load
+    from router.when import moment
+
+    settings, now = load(), datetime.now(UTC)
+    table = read(prices.expanduser()) if prices else settings.prices
+    start, end = moment(since, now, past=True), moment(until, now, past=True) if until else None
+    with closing(open_store()) as store:
+        view = reprice(store, settings.endpoints, table, start, end, now, write=yes).view()
+    show.data(view) if json else auditing.repriced(view)
 
 
 @app.command()

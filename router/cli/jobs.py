@@ -173,12 +173,19 @@ def export(
     state: State = None,
     since: Since = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="A new file, for its owner only.")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl, csv, or batch: as the output file of a Batch API, final jobs only.")
+    ] = "jsonl",
+    after: Annotated[str, typer.Option("--after", metavar="ID", help="Those that came in after this job.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of -o where it ends.")] = False,
 ) -> None:
-    """Jobs with their answers as JSONL, in the order they came in.
+    """Jobs with their answers, in the order they came in.
 
     Examples:
 
       shunter jobs export --state succeeded --since 24h -o answers.jsonl
+
+      shunter jobs export --format batch -o answers.jsonl --resume
     """
     from contextlib import closing
     from datetime import UTC, datetime
@@ -190,7 +197,7 @@ def export(
 
     start = moment(since, datetime.now(UTC), past=True) if since else None
     with closing(open_store()) as store:
-        count = export_to(store, _known_state(state), start, output)
+        count = export_to(store, _known_state(state), start, output, form, after, resume=resume)
     if output:
         show.say(f"{count:,} job{'' if count == 1 else 's'} written to {output}")
 
