@@ -8,7 +8,7 @@ TESTS ?= tests
 PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-peers chaos clean
+.PHONY: help demo test test-clients check bench bench-peers chaos clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,9 @@ demo: $(STAMP) ## See all of it against the sandbox, in under a minute
 
 test: $(STAMP) ## Run the tests
 	@$(RUN) -m pytest -n $(PROCESSES) --dist loadfile $(TESTS)
+
+test-clients: $(STAMP) ## Run clients of OpenAI's API, each installed under build/, against the gateway
+	@$(RUN) -m tests.clients
 
 check: $(STAMP) ## Lint, format, types, import rules
 	@$(VENV)/bin/ruff check .

@@ -26,7 +26,11 @@ def start(router: "Router", request: Request, wish: Wish) -> Started:
     """Decide and record it. Refused when the policy, a cap or a budget says no."""
     now = router.clock.now()
     request, facts = router.routed(request, wish, now)
-    decided = Decided.of(router.decide(facts, now), facts, now)
+    decision = router.decide(facts, now)
+    if wish.shown and decision.lane is Lane.SYNC:
+        decision = router.decide(facts._replace(lane_asked=Lane.STREAM), now)
+    decided = Decided.of(decision, facts, now)
+    wish.check(decision)
     router.context().endpoint(facts.provider)  # a missing key is said first
     body = canonical(request.body())
     keyed = request.client_key is not None and not wish.again

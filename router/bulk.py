@@ -69,6 +69,7 @@ class Decider:
         request, facts = self._router.routed(row.request, self._wish, self._now, self._group)
         if (decided := self._known.get(facts)) is None:
             decided = self._known[facts] = Decided.of(self._router.decide(facts, self._now), facts, self._now)
+            self._wish.check(decided.decision)
         if request is not row.request:
             row = row._replace(request=request, body=canonical(request.body()))
         self._means.check(row.request, row.body, decided)

@@ -8,6 +8,7 @@ from db.ids import new_id
 from db.queue import Claim, NewJob
 from db.states import Lane
 from jobs.chat import Request
+from jobs.errors import Refused
 from router.decision import Decision, Facts
 
 
@@ -16,13 +17,24 @@ class Wish:
     """What the sender says beside the request.
 
     A lane of their own; a cap on its cost in nano-dollars; to run a known one `again`; to run live lanes `here`, in
-    this process, though no person waits.
+    this process, though no person waits; that its words are `shown` as they come, for which no plain call will do; the
+    only `lanes` that it may go to.
     """
 
     lane: Lane | None = None
     max_cost_nano: int | None = None
     again: bool = False
     here: bool = False
+    shown: bool = False
+    lanes: tuple[str, ...] | None = None
+
+    def check(self, decision: Decision) -> None:
+        """Refused when the plan goes to a lane that is not allowed."""
+        if self.lanes is None:
+            return
+        if barred := [step.lane.value for step in decision.plan if step.lane not in self.lanes]:
+            said = f"it would go to the {barred[0]} lane, and this key may use {', '.join(self.lanes)} alone"
+            raise Refused(said, code="lane_not_allowed")
 
 
 @dataclass(frozen=True, slots=True)

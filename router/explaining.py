@@ -3,13 +3,10 @@
 import asyncio
 from collections import Counter
 
-from router import bulk, show, telling
+from router import bulk, looking, show, telling
 from router.asking import Asked, opened
-from router.budgeting import Means
-from router.decided import Decided
-from router.decision import Decision
 from router.dispatch import Router
-from router.intake import Reject, canonical
+from router.intake import Reject
 
 DONE, WRONG, SOME_REFUSED = 0, 2, 4
 
@@ -19,23 +16,13 @@ def explain(asked: Asked, *, json: bool) -> int:
     router = Router()
     try:
         if asked.file is None:
-            decision = _afforded(router, asked)
-            view = decision.json() | {"rests_on": decision.rests_on}
-            show.data(view) if json else show.decision(view, decision.at)
+            view, at = looking.explained(router, asked)
+            show.data(view) if json else show.decision(view, at)
             return DONE
         asked.check_file()
         return _explain_file(router, asked, asked.file, json=json)
     finally:
         asyncio.run(router.close())
-
-
-def _afforded(router: Router, asked: Asked) -> Decision:
-    """The decision of a prompt; Refused where its budgets, however empty, have no room for it."""
-    now = router.clock.now()
-    request, facts = router.routed(asked.request(router), asked.wish(), now)
-    decision = router.decide(facts, now)
-    Means(router, now).check(request, canonical(request.body()), Decided.of(decision, facts, now))
-    return decision
 
 
 def _explain_file(router: Router, asked: Asked, name: str, *, json: bool) -> int:

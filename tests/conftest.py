@@ -13,8 +13,11 @@ from db.migrations import migrate
 from jobs import batch, polling
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
+from tests.browser import chromium
 from tests.lanes import KEY, World
 from tests.postgres import Postgres, postgres
+
+__all__ = ["chromium"]
 
 LOOPBACK = ("127.", "::1", "localhost")
 

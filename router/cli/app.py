@@ -4,7 +4,22 @@ import sys
 
 import typer
 
-from router.cli import batches, budget, db, demo, doctor, jobs, policy, report, sandbox, submit, whatif, worker
+from router.cli import (
+    batches,
+    budget,
+    db,
+    demo,
+    doctor,
+    jobs,
+    keys,
+    policy,
+    report,
+    sandbox,
+    serve,
+    submit,
+    whatif,
+    worker,
+)
 
 HELP = """Sort every LLM request onto the right track: stream, plain call or Batch API.
 
@@ -38,6 +53,8 @@ app.add_typer(report.app, name="report")
 app.add_typer(policy.app, name="policy")
 app.add_typer(budget.app, name="budget")
 app.command("whatif")(whatif.whatif)
+app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.command("sandbox")(sandbox.sandbox)
 app.command("doctor")(doctor.doctor)
 app.add_typer(db.app, name="db")

@@ -153,30 +153,16 @@ def _agree(what: str, *, yes: bool) -> None:
 
 
 def _told(store: "Store", rows: "list[dict[str, Any]]") -> "list[dict[str, Any]]":
-    """With what is only known by looking at their attempts and at earlier batches."""
-    from datetime import UTC, datetime
-
-    from db.progress import PRIORS, Prior, Priors, told
-    from router import rules
+    from router import looking, rules
     from router.settings import load
 
-    priors = rules.load(load().policy).priors
-    windows: Priors = {window: Prior(one.p50, one.p95) for window, one in priors.windows_s.items()}
-    mine: Priors = {**PRIORS, **windows, None: Prior(priors.batch_s.p50, priors.batch_s.p95)}
-    return told(store, rows, datetime.now(UTC), mine)
+    return looking.batches(store, rows, rules.load(load().policy))
 
 
 def _find(store: "Store", word: str) -> dict[str, Any]:
-    """The one batch that the word names."""
-    from db import reports
-    from jobs.errors import UsageError
+    from router.looking import the_batch
 
-    found = reports.batch(store, word)
-    if not found:
-        raise UsageError(f"there is no batch {word!r}; `shunter batches list` shows them", code="not_found")
-    if len(found) > 1:
-        raise UsageError(f"{word!r} can be any of {', '.join(row['id'] for row in found[:5])}; say which")
-    return found[0]
+    return the_batch(store, word)
 
 
 def _cancel(store: "Store", row: dict[str, Any]) -> dict[str, Any]:

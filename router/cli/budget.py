@@ -57,15 +57,13 @@ def list_(json: Json = False) -> None:
     """
     from contextlib import closing
 
-    from db import standing
     from jobs.clock import Clock
-    from router import budgets, show
+    from router import looking, show
     from router.opening import open_store
 
     with closing(open_store()) as store:
-        views = [budgets.view(one) for one in standing.standing(store, Clock().now())]
-        waiting = standing.waiting(store)
-    show.data({"budgets": views, "waiting_jobs": waiting}) if json else show.budgets(views, waiting)
+        view = looking.budgets(store, Clock().now())
+    show.data(view) if json else show.budgets(view["budgets"], view["waiting_jobs"])
 
 
 @app.command()

@@ -1,17 +1,13 @@
 """policy show, check and test."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from router.rules import Policy
 
 app = typer.Typer(no_args_is_help=True, help="The rules that decide, and what is wrong with a file of them.")
 
 File = Annotated[Path | None, typer.Option("--policy", help="Another policy file.", show_default=False)]
-_LEAVE = ("cancel_s", "cancel_background_s", "sync_times", "sure_alone", "least_chance")
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -25,10 +21,10 @@ def show_(policy: File = None, json: Json = False) -> None:
 
       cp "$(shunter policy show --json | jq -r .file)" my.toml
     """
-    from router import rules, show
+    from router import looking, rules, show
 
     path = _path(policy)
-    view = _view(rules.load(path), path)
+    view = looking.policy(rules.load(path), path)
     show.data(view) if json else show.policy(view)
 
 
@@ -96,40 +92,3 @@ def _path(given: Path | None) -> Path:
     from router import rules, settings
 
     return (given.expanduser() if given else settings.load().policy) or rules.SHIPPED
-
-
-def _view(policy: "Policy", path: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "name": policy.name,
-        "file": str(path.absolute()),
-        "confidence": policy.confidence,
-        "leave": {name: getattr(policy, name) for name in _LEAVE},
-        "timeouts": asdict(policy.timeouts),
-        "priors": asdict(policy.priors),
-        "rules": [
-            {
-                "name": rule.name,
-                "when": dict(_condition(one) for one in rule.when),
-                "class": rule.class_,
-                "lane": rule.lane.value if rule.lane else None,
-                "tier": rule.tier.value if rule.tier else None,
-                "refuse": rule.refuse,
-                "model": rule.model,
-                "provider": rule.provider,
-                "deadline_s": rule.deadline_s,
-                "timeouts": dict(rule.timeouts),
-                "why": rule.why,
-            }
-            for rule in policy.rules
-        ],
-    }
-
-
-def _condition(one: Any) -> tuple[str, Any]:
-    """A condition as it is written in the file."""
-    if one.test == "has":
-        return one.fact, dict(one.value)
-    value = list(one.value) if one.test == "any" else one.value
-    return (f"{one.fact}_{one.test}" if one.test in ("below", "at_least") else one.fact), value

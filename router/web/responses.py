@@ -1,0 +1,121 @@
+"""The Responses API of the gateway: whole, as a stream, or in the background as a queued job."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from db import lookup
+from router.dispatch import Router
+from router.web.chat_form import check_answered
+from router.web.errors import HTTPError
+from router.web.finals import Final
+from router.web.hints import Hints, json_of, request_of
+from router.web.openai import Ends, flag, head
+from router.web.page_api import visible
+from router.web.responses_body import chat_body
+from router.web.responses_form import PREFIX, ResponseEvents, response
+from router.web.running import Last, Runs
+from router.web.streams import EventStream, WholeAnswer
+from router.when import moment
+
+_WINDOWS = ("2h", "8h")
+_REPEATED = ("background", "instructions", "max_output_tokens", "metadata", "parallel_tool_calls",
+             "previous_response_id", "temperature", "text", "tool_choice", "tools", "top_p")  # fmt: skip
+
+
+def routes() -> APIRouter:
+    """What is under /v1/responses."""
+    router = APIRouter(prefix="/v1/responses", tags=["openai"])
+    router.add_api_route("", create, methods=["POST"])
+    router.add_api_route("/{response}", retrieve, methods=["GET"])
+    router.add_api_route("/{response}/cancel", cancel, methods=["POST"])
+    return router
+
+
+async def create(request: Request) -> Response:
+    """Answer, or queue what is asked for in the background."""
+    router: Router = request.app.state.router
+    runs: Runs = request.app.state.runs
+    body = json_of(await request.body())
+    caller, now = request.state.caller, router.clock.now()
+    stream, background = flag(body, "stream"), flag(body, "background")
+    if stream and background:
+        raise HTTPError(400, "a background response has no stream here: ask for it by its id", code="unsupported")
+    hints = Hints.of(request.headers, body.get("metadata"), caller, now)
+    hints = replace(hints, queued=background, deadline=hints.deadline or _deadline(body, now))
+    chat = chat_body(body, await _before(request, body.get("previous_response_id")))
+    asked = request_of(router, chat, hints.sender(caller, stream=stream))
+    seat = await runs.start(asked, hints.wish(caller, stream=stream, structured=asked.structured))
+    headers, created = head(seat), int(now.timestamp())
+    said = {name: body[name] for name in _REPEATED if body.get(name) is not None}
+    ending = Ends(router, seat.job_id)
+    if background:
+        await seat.leave()
+        return await _as_it_is(router, seat.job_id, said, headers)
+    if stream:
+        held = asked.structured
+        return EventStream(seat, ResponseEvents(seat.job_id, asked.model, created, said, headers, ending, held=held))
+
+    async def made(last: Last) -> Response:
+        final = await ending(last)
+        check_answered(final)
+        cost = {"X-Shunter-Cost": final.cost_usd} if final.cost_usd is not None else {}
+        whole = response(seat.job_id, asked.model, created, final, said)
+        return Response(orjson.dumps(whole), 200, {**headers, **cost}, "application/json")
+
+    return WholeAnswer(seat, made, headers)
+
+
+def _deadline(body: Mapping[str, Any], now: datetime) -> datetime | None:
+    options = body.get("background_options")
+    window = options.get("completion_window") if isinstance(options, dict) else None
+    return moment(window, now, past=False) if window in _WINDOWS else None
+
+
+async def _before(request: Request, previous: Any) -> list[dict[str, Any]]:
+    """What was said before the response that this one goes on from, and its answer."""
+    if previous is None:
+        return []
+    if not isinstance(previous, str):
+        raise HTTPError(400, "previous_response_id must be text", code="invalid_request", param="previous_response_id")
+    router: Router = request.app.state.router
+    job = await visible(request, previous.removeprefix(PREFIX))
+    body, _ = await router.context().db(lookup.body, job["id"])
+    said: dict[str, Any] = {"role": "assistant", "content": job["text"] or None}
+    if job["tool_calls"]:
+        said["tool_calls"] = [
+            {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["raw"]}}
+            for call in job["tool_calls"]
+        ]
+    messages = [turn for turn in orjson.loads(body)["messages"] if turn["role"] != "system"]
+    return [*messages, said]
+
+
+async def retrieve(request: Request, response: str) -> Response:
+    """A response as it stands."""
+    router: Router = request.app.state.router
+    job = await visible(request, response.removeprefix(PREFIX))
+    return await _as_it_is(router, job["id"], {"background": not job["attempts"]}, {})
+
+
+async def cancel(request: Request, response: str) -> Response:
+    """Cancel a response in the background."""
+    router: Router = request.app.state.router
+    runs: Runs = request.app.state.runs
+    job = await visible(request, response.removeprefix(PREFIX))
+    await runs.cancel(job["id"])
+    return await _as_it_is(router, job["id"], {"background": True}, {})
+
+
+async def _as_it_is(router: Router, job_id: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    job = await router.context().db(lookup.job, job_id)
+    if job is None:
+        raise HTTPError(404, "the job is not kept any more", code="not_found")
+    created = int(datetime.fromisoformat(job["submitted_at"]).timestamp())
+    made = response(job_id, job["model"], created, Final.of_job(job), said)
+    return Response(orjson.dumps(made), 200, dict(headers), "application/json")
