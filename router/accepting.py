@@ -1,6 +1,7 @@
 """One request as it is accepted: decided and recorded, leased to this process when it runs at once, else queued."""
 
 import secrets
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from db.reserving import OverBudget
 from db.states import Lane
 from jobs.chat import Request
 from jobs.errors import UsageError
+from router import reason
 from router.budgeting import Means, refused
 from router.decided import Decided, Started, Wish, row_of
-from router.decision import Decision
+from router.decision import Decision, Facts
 from router.intake import canonical
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def start(router: "Router", request: Request, wish: Wish) -> Started:
     request, facts = router.routed(request, wish, now)
     decision = router.decide(facts, now)
     if wish.shown and decision.lane is Lane.SYNC:
-        decision = router.decide(facts._replace(lane_asked=Lane.STREAM), now)
+        decision = _shown(router.decide(facts._replace(lane_asked=Lane.STREAM), now), facts)
     decided = Decided.of(decision, facts, now)
     wish.check(decision)
     router.context().endpoint(facts.provider)  # a missing key is said first
@@ -46,6 +48,12 @@ def start(router: "Router", request: Request, wish: Wish) -> Started:
     if known:
         return _known(router, row_key, body, request, decided.decision)
     return Started(job.id, decided.decision, claim)
+
+
+def _shown(decision: Decision, facts: Facts) -> Decision:
+    """The decision in words of its own: nobody asked for a lane."""
+    tell = decision.tell
+    return replace(decision, tell=lambda: tell()._replace(reason=reason.shown(facts)))
 
 
 def _run_here(router: "Router", job: NewJob, decided: Decided, now: datetime) -> tuple[Claim | None, bool]:

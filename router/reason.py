@@ -22,6 +22,12 @@ def reason(
     return f"{start}: {_unhurried(facts, chosen, weighed, now)}."
 
 
+def shown(facts: Facts) -> str:
+    """Why an answer is streamed that would else come in one piece."""
+    before = f"{facts.changed} " if facts.changed else ""
+    return f"{before}{_who(facts)} and reads along: it is streamed, though one plain call would do."
+
+
 def _way(chosen: Weighed) -> str:
     tier = "" if chosen.tier is Tier.DEFAULT else f" in the {chosen.tier.value} tier"
     return f"{chosen.lane.value} lane{tier}"

@@ -72,6 +72,12 @@ def resume(client: httpx2.Client, job: str, at: str | None = None) -> Heard:
     return Heard(client.get(f"/api/jobs/{job}/stream", headers={"Last-Event-ID": at} if at else {}).text)
 
 
+def test_a_short_answer_is_streamed_too_and_says_why(client: httpx2.Client) -> None:
+    heard = chat(client, message="What is the capital of Iceland? One word.")
+    assert (heard.meta["class"], heard.meta["lane"]) == ("short", "stream")
+    assert heard.meta["reason"].startswith("A person is waiting and reads along")
+
+
 def test_a_message_is_answered_piece_by_piece_with_what_it_cost(client: httpx2.Client, sandbox: Sandbox) -> None:
     heard = chat(client, message=ESSAY)
     assert heard.done
