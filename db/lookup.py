@@ -34,7 +34,9 @@ def job(store: Store, job_id: str) -> dict[str, Any] | None:
         result = connection.execute(select(*RESULT.c).where(RESULT.c.job_id == job_id)).mappings().first()
         attempts = connection.execute(select(*ATTEMPT.c).where(ATTEMPT.c.job_id == job_id).order_by(ATTEMPT.c.n))
         tries = [_adjusted(connection, attempt) for attempt in attempts.mappings().all()]
-        return _head(row) | _words(result) | {
+        pruned = connection.scalar(select(BODY.c.job_id).where(BODY.c.job_id == job_id)) is None
+        return _head(row) | _words(result) | ({"text": None} if pruned else {}) | {
+            "pruned": pruned,
             "decision": _decision(decision),
             "attempts": [_attempt(attempt) for attempt in tries],
         }  # fmt: skip
@@ -79,11 +81,11 @@ def by_key(store: Store, row_key: str) -> str | None:
         return connection.scalar(select(JOB.c.id).where(JOB.c.row_key == row_key))
 
 
-def body(store: Store, job_id: str) -> tuple[str, str | None]:
-    """The canonical JSON of a job's request, and the command that its answer goes through."""
+def body(store: Store, job_id: str) -> tuple[str, str | None] | None:
+    """The canonical JSON of a job's request, and the command that its answer goes through; None when it was pruned."""
     with store.read() as connection:
-        row = connection.execute(select(BODY.c.body, BODY.c.post_process).where(BODY.c.job_id == job_id)).one()
-        return row.body, row.post_process
+        row = connection.execute(select(BODY.c.body, BODY.c.post_process).where(BODY.c.job_id == job_id)).first()
+        return (row.body, row.post_process) if row else None
 
 
 def counts(store: Store, submission: str | None = None) -> dict[str, int]:

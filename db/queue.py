@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db import incoming, ledger
 from db.bulk import Prepared, insert_rows
-from db.claims import LIVE, claims_of, next_jobs
+from db.claims import BODY, LIVE, claims_of, next_jobs
 from db.claims import Claim as Claim
 from db.dialect import alone, hold, hold_ids, within
 from db.engine import Store
@@ -230,10 +230,14 @@ def _not_sent(connection: Connection, ids: Sequence[str]) -> list[tuple[str, int
     return [(job_id, n) for job_id, n in connection.execute(rows.where(within(JOB.c.id, ids, connection), packed))]
 
 
+_HAS_WORDS = select(BODY.c.job_id).where(BODY.c.job_id == JOB.c.id).correlate(JOB).exists()
+
+
 def retry(store: Store, job_ids: Iterable[str], now: datetime) -> list[str]:
     """Queue failed or cancelled jobs again because a person asks; the ids that were.
 
-    A row whose batch is still open waits for that one's answer instead of being paid twice.
+    A row whose batch is still open waits for that one's answer instead of being paid twice. What was pruned stays as it
+    is: nobody knows any more what was asked.
     """
     asked = list(job_ids)
     newest = and_(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.n == JOB.c.attempts)
@@ -248,7 +252,7 @@ def retry(store: Store, job_ids: Iterable[str], now: datetime) -> list[str]:
     with store.write() as connection:
         hold_ids(connection, JOB, asked)
         mine = within(JOB.c.id, asked, connection)
-        ended = and_(mine, among(JOB.c.state, (JobState.FAILED, JobState.CANCELLED)))
+        ended = and_(mine, among(JOB.c.state, (JobState.FAILED, JobState.CANCELLED)), _HAS_WORDS)
         return [
             *connection.scalars(waits.where(ended).returning(JOB.c.id)).all(),
             *connection.scalars(again.where(ended).returning(JOB.c.id)).all(),

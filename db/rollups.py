@@ -20,7 +20,7 @@ from db.dialect import upsert
 from db.sketches import packed, pour
 from db.states import FINAL
 from db.tables import table
-from db.tallies import ANSWERS, KEY, SENT, SUCCEEDED, SUMS, TIMES, WHERE, Fact, Tally
+from db.tallies import KEY, SENT, SUCCEEDED, SUMS, TIMES, WHERE, Fact, Tally, may_answer
 from db.words import FACTS, WITHIN, said
 
 
@@ -130,18 +130,19 @@ class Closing:
         before, charge = rows[0]
         costs, standards, *others = zip(*(_SUMMED(charge) for _, charge in rows), strict=True)
         plain = before.state == SENT and before.job_state not in FINAL and charge.total_ms is None
-        if len(rows) < _MANY or not plain or None in costs or None in standards:
+        in_batch = before.batch_id is not None  # open live calls were never counted
+        if len(rows) < _MANY or not (plain and in_batch) or None in costs or None in standards:
             for before, charge in rows:
                 self._close(before, charge, now, answers=answers)
             return
         totals = [sum(costs), sum(standards), *(sum(filter(None, column)) for column in others)]
         risk = sum(fact.at_risk_nano or 0 for fact, _ in rows)
-        answers = answers and charge.state.value in ANSWERS
+        answers = answers and may_answer(charge.state.value, charge.error_code)
         self._tally.change_many(before, _closed(before, charge, now), len(rows), risk, totals, answers=answers)
 
     def _close(self, before: Fact, charge: Any, now: datetime, *, answers: bool) -> Fact:
         after = _closed(before, charge, now)
-        answered = answers and before.job_state not in FINAL and after.state in ANSWERS
+        answered = answers and before.job_state not in FINAL and may_answer(after.state, after.error_code)
         self._tally.change(before, after, answers=answered or None)
         return after._replace(job_state=SUCCEEDED, finished_at=now) if answered else after
 

@@ -25,7 +25,7 @@ Key = tuple[Any, ...]
 _ATTEMPTS, _JOBS, _AT_RISK = (SUMS.index(name) for name in ("attempts", "jobs", "at_risk_nano"))
 _LIVE = ("stream", "sync")
 _SPANS = 4096  # spans of time whose bins are remembered
-ANSWERS = (OK, AttemptState.UNKNOWN.value)  # the usage of an answer may not be known
+_ANSWERS = (OK, AttemptState.UNKNOWN.value)
 
 
 class Fact(NamedTuple):
@@ -223,7 +223,14 @@ def _moments(fact: Fact, *, answers: bool) -> Iterator[tuple[str, float]]:
 
 def _answered(fact: Fact) -> bool:
     """Its job has its answer since it ended."""
-    return fact.job_state == SUCCEEDED and fact.state in ANSWERS and moment(fact.finished_at) == moment(fact.ended_at)
+    if fact.job_state != SUCCEEDED or not may_answer(fact.state, fact.error_code):
+        return False
+    return moment(fact.finished_at) == moment(fact.ended_at)
+
+
+def may_answer(state: str, error_code: str | None) -> bool:
+    """Whether an attempt that ended so can have brought its job's answer; the usage of an answer may be unknown."""
+    return state in _ANSWERS and not error_code
 
 
 def _second(fact: Fact) -> bool:

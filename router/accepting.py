@@ -82,7 +82,14 @@ def _queue(router: "Router", job: NewJob, decided: Decided, now: datetime) -> bo
 def _known(router: "Router", row_key: str, body: str, request: Request, decision: Decision) -> Started:
     job_id = lookup.by_key(router.store, row_key)
     assert job_id is not None
-    if lookup.body(router.store, job_id) != (body, request.post_process):
+    before = lookup.body(router.store, job_id)
+    if before is None:
+        raise UsageError(
+            f"the key {request.client_key!r} was used by job {job_id}, whose words were pruned: choose another key, "
+            "or --again to run it as a new job",
+            code="key_pruned",
+        )
+    if before != (body, request.post_process):
         raise UsageError(
             f"the key {request.client_key!r} was used for another request (job {job_id}): "
             "choose another key, or --again to run it as a new job",

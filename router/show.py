@@ -179,6 +179,8 @@ def _pace(attempt: View) -> str:
 
 
 def _answer(out: "Console", view: View) -> None:
+    if view["pruned"]:
+        out.print(styled("what was asked and answered was pruned", "dim"))
     if view["text"] is None:
         return
     flags = ", ".join(word for word in ("truncated", "partial") if view[word])

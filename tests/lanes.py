@@ -95,7 +95,7 @@ def balanced(store: Store) -> None:
         store,
         "SELECT id FROM job WHERE state = 'succeeded' AND id NOT IN (SELECT job_id FROM result WHERE NOT partial)",
     )
-    assert reports.account(store)["balances"]
+    assert reports.account(store)["balances"], reports.account(store)
     rolled_up(store)
 
 

@@ -87,6 +87,7 @@ class History:
         self.settle(self.dice.sample(self.ended, min(len(self.ended), 2)), late=True)
 
     def settle(self, claims: list[Claim], *, late: bool = False) -> None:
+        self.now += timedelta(milliseconds=1)  # what ends by itself has an instant of its own
         ends = [self._ends(one, late=late) for one in claims]
         settle.settle(self.store, ends, self.now)
         self.ended += claims

@@ -14,7 +14,7 @@ from db.engine import Store, connect
 from db.ids import new_id
 from db.ledger import Charge
 from db.packing import Waiting
-from db.settle import Failed, Settlement, Succeeded, Text
+from db.settle import Again, Failed, Settlement, Succeeded, Text
 from db.states import AttemptState, CostSource
 from tests import lanes
 from tests.lanes import CLAUDE, MODEL, NOW, add, balanced, job, rows
@@ -64,6 +64,14 @@ def test_a_batch_counts_from_its_packing_to_its_last_row(store: Store) -> None:
     assert row["batch_s"]["count"] == row["turnaround_s"]["count"] == 30
     assert row["batch_s"]["p50"] == pytest.approx(3 * 3600, rel=0.005)
     assert row["batch_s"]["p99"] == pytest.approx(4 * 3600, rel=0.005)
+
+
+def test_calls_that_end_alike_in_one_transaction_were_open_in_no_rollup(store: Store) -> None:
+    add(store, *(job(lane="sync") for _ in range(20)))
+    claims = queue.claim(store, "me", NOW + timedelta(hours=1), 20, NOW, ["openai"])
+    settle.settle(store, [Settlement(one.job_id, one.n, FREE, Again(NOW, "x", "later")) for one in claims], NOW)
+    balanced(store)
+    assert reports.cost(store, [])["open_attempts"] == 0
 
 
 def test_rows_that_cost_nobody_knows_what_are_at_risk_until_it_is_known(store: Store) -> None:

@@ -36,7 +36,8 @@ JOB = {
     "tier": "default", "model": "claude-haiku-5-5-20270131", "provider": "anthropic", "tags": {"team": "a"},
     "batch": "1a204d3419c5d805a5060bdf02", "submitted_at": AT, "deadline_at": None, "finished_at": AT, "cost_usd": None,
     "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}, "text": "word " * 50 + "\x1b]0;owned\x07",
-    "refusal": None, "tool_calls": None, "truncated": True, "partial": False, "output": None, "decision": DECISION,
+    "refusal": None, "tool_calls": None, "truncated": True, "partial": False, "output": None, "pruned": False,
+    "decision": DECISION,
     "attempts": [
         {"n": 1, "state": "unknown", "lane": "batch", "tier": "default", "sent_at": AT, "total_ms": None,
          "first_token_ms": None, "outcome": None, "tokens": None, "cost_usd": None, "at_risk_usd": "0.01",

@@ -1,4 +1,4 @@
-"""db path, migrate, reprice and backup."""
+"""db path, migrate, reprice, backup and prune."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -120,6 +120,49 @@ def backup(
         _copy(store, target)
     size = target.stat().st_size
     show.data({"path": str(target), "bytes": size}) if json else show.say(f"{target}: {size:,} bytes")
+
+
+@app.command()
+def prune(
+    older_than: Annotated[str, typer.Option("--older-than", help="What ended before that: 90d, 12h or an ISO time.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what there is.")] = False,
+    json: Json = False,
+) -> None:
+    """Take away the words of old jobs, questions and answers; their money, states, keys and tags stay.
+
+    Reports say what they said. A job without its words cannot be tried again; the same row of a file is still known.
+
+    Examples:
+
+      shunter db prune --older-than 90d
+
+      shunter db prune --older-than 90d --yes
+    """
+    from contextlib import closing
+    from datetime import UTC, datetime
+
+    from db import prune
+    from router import show
+    from router.opening import open_store
+    from router.when import moment
+
+    before = moment(older_than, datetime.now(UTC), past=True)
+    with closing(open_store()) as store:
+        jobs, size = prune.words(store, before)
+        if yes:
+            with show.progress("pruning", total=jobs) as told:
+                done = 0
+                for some in prune.prune(store, before):
+                    done += some
+                    told(done)
+    if json:
+        show.data({"before": before.isoformat(), "jobs": jobs, "bytes": size, "pruned": yes})
+    elif yes:
+        show.say(f"the words of {jobs:,} jobs are gone, {size:,} bytes; the file takes new ones into their place")
+    else:
+        show.say(
+            f"{jobs:,} jobs have {size:,} bytes of words from before {before:%Y-%m-%d %H:%M} UTC; --yes takes them away"
+        )
 
 
 def _refuse_server(target: Path) -> None:

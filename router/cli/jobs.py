@@ -135,7 +135,7 @@ def retry(
     if bool(ids) == group or (ids and dry_run):
         raise UsageError("name jobs, or a group of them: --error, --model, --batch, --since or --all", code="which")
     if ids:
-        _move(ids, queue.retry, "queued", "neither failed nor cancelled: left as they are", json=json)
+        _move(ids, queue.retry, "queued", "neither failed nor cancelled, or pruned: left as they are", json=json)
         return
     with closing(open_store()) as store:
         which = triaging.which(store, _known_state(state), error, model, batch, since)

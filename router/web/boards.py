@@ -221,4 +221,6 @@ def _request(request: Request, job: str) -> Response:
 def _body(store: Store, job_id: str) -> Any:
     if lookup.job(store, job_id) is None:
         raise UsageError(f"there is no job {job_id!r}", code="not_found")
-    return orjson.loads(lookup.body(store, job_id)[0])
+    if (kept := lookup.body(store, job_id)) is None:
+        raise UsageError(f"the words of job {job_id} were pruned", code="not_found")
+    return orjson.loads(kept[0])

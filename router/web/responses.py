@@ -85,14 +85,16 @@ async def _before(request: Request, previous: Any) -> list[dict[str, Any]]:
         raise HTTPError(400, "previous_response_id must be text", code="invalid_request", param="previous_response_id")
     router: Router = request.app.state.router
     job = await visible(request, previous.removeprefix(PREFIX))
-    body, _ = await router.context().db(lookup.body, job["id"])
+    kept = await router.context().db(lookup.body, job["id"])
+    if kept is None:
+        raise HTTPError(404, "the words of that response were pruned", code="not_found", param="previous_response_id")
     said: dict[str, Any] = {"role": "assistant", "content": job["text"] or None}
     if job["tool_calls"]:
         said["tool_calls"] = [
             {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["raw"]}}
             for call in job["tool_calls"]
         ]
-    messages = [turn for turn in orjson.loads(body)["messages"] if turn["role"] != "system"]
+    messages = [turn for turn in orjson.loads(kept[0])["messages"] if turn["role"] != "system"]
     return [*messages, said]
 
 
