@@ -65,18 +65,25 @@ def charge(
         standard_nano=standard.nano,
         price=paid.name,
         tier=served,
-        input_tokens=usage.input,
-        cached_tokens=usage.cached,
-        cache_write_tokens=usage.cache_write,
-        output_tokens=usage.output,
-        reasoning_tokens=usage.reasoning,
         served_model=answer.model if answer.model != model else None,
-        cache_write_1h_tokens=usage.cache_write_1h or None,
-        input_audio_tokens=usage.audio_input or None,
-        output_audio_tokens=usage.audio_output or None,
-        web_searches=usage.searches or None,
+        **_used(usage),
         **facts,
     )
+
+
+def _used(usage: Usage) -> dict[str, Any]:
+    """The ledger's columns for it; what few calls have is empty in the others."""
+    return {
+        "input_tokens": usage.input,
+        "cached_tokens": usage.cached,
+        "cache_write_tokens": usage.cache_write,
+        "output_tokens": usage.output,
+        "reasoning_tokens": usage.reasoning,
+        "cache_write_1h_tokens": usage.cache_write_1h or None,
+        "input_audio_tokens": usage.audio_input or None,
+        "output_audio_tokens": usage.audio_output or None,
+        "web_searches": usage.searches or None,
+    }
 
 
 def priced(

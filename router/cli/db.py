@@ -138,31 +138,10 @@ def prune(
 
       shunter db prune --older-than 90d --yes
     """
-    from contextlib import closing
-    from datetime import UTC, datetime
+    from router import pruning, show
 
-    from db import prune
-    from router import show
-    from router.opening import open_store
-    from router.when import moment
-
-    before = moment(older_than, datetime.now(UTC), past=True)
-    with closing(open_store()) as store:
-        jobs, size = prune.words(store, before)
-        if yes:
-            with show.progress("pruning", total=jobs) as told:
-                done = 0
-                for some in prune.prune(store, before):
-                    done += some
-                    told(done)
-    if json:
-        show.data({"before": before.isoformat(), "jobs": jobs, "bytes": size, "pruned": yes})
-    elif yes:
-        show.say(f"the words of {jobs:,} jobs are gone, {size:,} bytes; the file takes new ones into their place")
-    else:
-        show.say(
-            f"{jobs:,} jobs have {size:,} bytes of words from before {before:%Y-%m-%d %H:%M} UTC; --yes takes them away"
-        )
+    view = pruning.prune(older_than, write=yes)
+    show.data(view) if json else show.say(pruning.said(view))
 
 
 def _refuse_server(target: Path) -> None:
