@@ -10,7 +10,7 @@ import httpx2
 from jobs.chat import Answer, Delta
 from jobs.errors import CallError
 from jobs.providers import PROVIDERS, Endpoint, Provider, Timeouts, calls
-from jobs.providers.connection import Connection
+from jobs.providers.connection import Connection, transport
 from jobs.providers.failures import Place, failure
 from tests.conformance import EVENT_STREAM, Format
 from tests.stream_wire import REQUEST, SLOW
@@ -39,10 +39,10 @@ class _Reads(Connection):
         self._pieces = pieces
         self._kind = kind
 
-    def client(self) -> None:
-        """None is needed."""
+    def ready(self) -> None:
+        """No client is needed."""
 
-    async def send(self, *_: Any, **__: Any) -> httpx2.Response:
+    async def post(self, *_: Any, **__: Any) -> httpx2.Response:
         async def body() -> AsyncIterator[bytes]:
             for piece in self._pieces:
                 yield piece
@@ -102,7 +102,9 @@ async def through_sdk(
     """What the raw SDK raised, and what the accumulator makes of the SDK's own events and of that error."""
     wire, raised = form.accumulator(choices), None
     async with _url(script) as url:
-        client = form.client(url + form.base, KEY).with_options(timeout=httpx2.Timeout(seconds, connect=5.0))
+        client = form.client(url + form.base, KEY, transport()).with_options(
+            timeout=httpx2.Timeout(seconds, connect=5.0)
+        )
         try:
             answer = await form.create(client, not plain)
             if not plain:

@@ -1,6 +1,6 @@
 """Anthropic's Messages, and every compatible server, through the anthropic SDK."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import anthropic
@@ -11,14 +11,14 @@ from jobs.providers import Endpoint, Timeouts, calls
 from jobs.providers.answers import encode
 from jobs.providers.anthropic_params import params_of
 from jobs.providers.anthropic_wire import Accumulator, answer_from
-from jobs.providers.connection import Connection, transport
+from jobs.providers.connection import Connection
 
 PATH = "/v1/messages"
 
 
-def client(base_url: str, key: str) -> Any:
+def client(base_url: str, key: str, options: Mapping[str, Any]) -> Any:
     """An SDK client that retries nothing; the SDK adds the /v1 that some people give in the base URL."""
-    http = anthropic.DefaultAsyncHttpxClient(**transport())
+    http = anthropic.DefaultAsyncHttpxClient(**options)
     return anthropic.AsyncAnthropic(api_key=key, base_url=base_url.removesuffix("/v1"), max_retries=0, http_client=http)
 
 

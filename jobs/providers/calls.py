@@ -51,10 +51,10 @@ async def complete(
     watch: Stopwatch | None = None,
 ) -> Answer:
     """One plain call within `timeouts.total` seconds."""
-    connection.client()
+    connection.ready()
     try:
         async with _within(timeouts.total):
-            response = await connection.send("post", path, content=body, timeout=_socket(timeouts), watch=watch)
+            response = await connection.post(path, body, _socket(timeouts), watch=watch)
     except Exception as error:
         raise connection.failure(error, model) from None
     answer = read(response.content, head_of(response.headers.raw))
@@ -73,7 +73,7 @@ async def stream(
     watch: Stopwatch | None = None,
 ) -> AsyncGenerator[Delta | Answer]:
     """Deltas, then one Answer; CallError only before anything of the answer has come."""
-    connection.client()
+    connection.ready()
     reader = _Reader(wire, timeouts, watch)
     try:
         ended: CallError | None = None
@@ -145,8 +145,8 @@ class _Reader:
         """Send the request; the body when the answer is no event stream."""
         try:
             async with asyncio.timeout_at(self._first):
-                self._response = await connection.send(
-                    "post", path, content=body, timeout=_socket(self._timeouts), unread=True, watch=self._watch
+                self._response = await connection.post(
+                    path, body, _socket(self._timeouts), unread=True, watch=self._watch
                 )
                 self._wire.head = head_of(self._response.headers.raw)
                 kind = header(self._response.headers, "content-type")

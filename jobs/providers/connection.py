@@ -5,6 +5,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from urllib.request import getproxies
@@ -16,29 +17,33 @@ from jobs.clock import Stopwatch
 from jobs.errors import CallError, Permanent, Transient
 from jobs.providers import Endpoint
 from jobs.providers.answers import decode, encode
-from jobs.providers.failures import Place, failure
-from jobs.providers.pool import MOST, Pool
+from jobs.providers.failures import Place, Refused, failure
+from jobs.providers.pool import MOST, Pool, Target, target_of
 
 NO_KEY = "none"  # a compatible server may want no key, and the SDKs want one
 LIMITS = httpx2.Limits(max_connections=MOST, max_keepalive_connections=MOST)
 UNREAD = {"X-Stainless-Raw-Response": "stream"}  # the SDKs' own word for: leave the body on the wire
 
-Make = Callable[[str, str], Any]
+Make = Callable[
+    [str, str, Mapping[str, Any]], Any
+]  # an SDK's client of a base URL, a key and its HTTP client's options
 
 
 @cache
 def _trust() -> ssl.SSLContext:
     """Reading the trust store costs more than all the rest of a client."""
-    return httpx2.create_ssl_context()
+    context = httpx2.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def transport() -> dict[str, Any]:
-    """What every SDK client's HTTP client is made with."""
+    """What every SDK client's HTTP client is made with; its `transport` is ours where no proxy is in the way."""
     # No redirects: the SDKs would send a paid request on, and round in circles.
-    made: dict[str, Any] = {"event_hooks": {"request": [_timed]}, "follow_redirects": False}
+    made: dict[str, Any] = {"follow_redirects": False}
     if getproxies().keys() & {"http", "https", "all"}:  # only httpx2 itself knows which address goes through one
-        return made | {"verify": _trust(), "limits": LIMITS}
-    return made | {"transport": Pool(_trust())}
+        return made | {"verify": _trust(), "limits": LIMITS, "event_hooks": {"request": [_timed]}}
+    return made | {"transport": Pool(_trust(), _watch.get)}
 
 
 _watch: ContextVar[Stopwatch | None] = ContextVar("watch", default=None)
@@ -62,13 +67,32 @@ async def _timed(request: httpx2.Request) -> None:
     request.extensions = {**request.extensions, "trace": trace}
 
 
+@dataclass
+class _Client:
+    """An SDK's client, with what is below it."""
+
+    sdk: Any
+    pool: Pool | None
+    targets: dict[tuple[str, bool], Target] = field(default_factory=dict)  # by path, and whether it is read as it comes
+
+    async def target(self, path: str, *, unread: bool) -> Target:
+        """How the SDK would post to a path: asked once, without sending anything."""
+        if (known := self.targets.get((path, unread))) is None:
+            probe = httpx2.MockTransport(lambda request: httpx2.Response(200, request=request))
+            sdk = self.sdk.with_options(http_client=httpx2.AsyncClient(transport=probe))
+            options = {"headers": UNREAD} if unread else {}
+            response = await sdk.post(path, cast_to=httpx2.Response, content=b"", options=options)
+            known = self.targets[path, unread] = target_of(response.request)
+        return known
+
+
 class Connection:
-    """Raw requests through an SDK's client, so that a hot call costs one JSON decode and no models."""
+    """Raw requests as an SDK's client sends them, so that a hot call costs one JSON decode and no models."""
 
     def __init__(self, endpoint: Endpoint, make: Make) -> None:
         self.endpoint = endpoint
         self._make = make
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, _Client] = WeakKeyDictionary()
 
     def place(self, model: str = "") -> Place:
         """Where a call goes, for the texts of its errors."""
@@ -78,17 +102,21 @@ class Connection:
     def _key(self) -> str:
         return os.environ.get(self.endpoint.key_env, "").strip()
 
-    def client(self) -> Any:
-        """This loop's SDK client; making the first one takes time that is no answer's."""
+    def ready(self) -> None:
+        """Make this loop's client, if there is none yet: that takes time that is no answer's."""
+        self._client()
+
+    def _client(self) -> _Client:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
             key = self._checked_key()
             try:
-                client = self._make(self.endpoint.base_url.rstrip("/"), key)
+                http = transport()
+                sdk = self._make(self.endpoint.base_url.rstrip("/"), key, http)
             except Exception as error:
                 raise failure(error, self.place(), sent=False) from None
-            self._clients[loop] = client
+            client = self._clients[loop] = _Client(sdk, http.get("transport"))
         return client
 
     def _checked_key(self) -> str:
@@ -98,6 +126,31 @@ class Connection:
         if not (key.isascii() and key.isprintable()):
             raise Permanent(f"the key in {name} has characters that no header can carry: set it anew", code="bad_key")
         return key or NO_KEY
+
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        timeout: httpx2.Timeout,  # noqa: ASYNC109 - of the socket; the whole is bounded by the caller
+        *,
+        unread: bool = False,
+        watch: Stopwatch | None = None,
+    ) -> httpx2.Response:
+        """A call's response, as `send` would bring it, for a tenth of the time: the SDK is not asked again."""
+        client = self._client()
+        if client.pool is None:
+            return await self.send("post", path, content=body, timeout=timeout, unread=unread, watch=watch)
+        target = await client.target(path, unread=unread)
+        response = await client.pool.post(target, body, timeout.as_dict(), watch)
+        try:
+            if not (unread and response.is_success):
+                await response.aread()
+        except BaseException:
+            await response.aclose()
+            raise
+        if not response.is_success:
+            raise Refused(response)
+        return response
 
     async def send(
         self,
@@ -116,7 +169,7 @@ class Connection:
         headers = {**(UNREAD if unread else {}), **more.pop("headers", {})}
         if headers:
             options["headers"] = headers
-        client = self.client()
+        client = self._client().sdk
         if method == "post":
             if "files" in more:
                 options["headers"] = {"Content-Type": "multipart/form-data"}
@@ -163,7 +216,7 @@ class Connection:
         """Close this loop's connections; those of a loop that is gone went with it."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            await client.close()
+            await client.sdk.close()
 
 
 def header(headers: Mapping[str, str], name: str) -> str:

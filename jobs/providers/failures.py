@@ -63,6 +63,15 @@ class Late(TimeoutError):
         self.code = code
 
 
+class Refused(Exception):
+    """An answer, read to its end, whose status is no success."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+        self.body = response.text
+
+
 @dataclass(slots=True, eq=False)
 class Told(Exception):
     """The provider's own words for an error in a stream, a row or a 200 body."""

@@ -1,6 +1,6 @@
 """OpenAI chat completions, and every compatible server, through the openai SDK."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import openai
@@ -9,15 +9,15 @@ from jobs.chat import Answer, Delta, Request
 from jobs.clock import Stopwatch
 from jobs.providers import Endpoint, Timeouts, calls
 from jobs.providers.answers import Head, encode
-from jobs.providers.connection import Connection, transport
+from jobs.providers.connection import Connection
 from jobs.providers.openai_wire import Accumulator, answer_from, body_of, choices_asked
 
 PATH = "/chat/completions"
 
 
-def client(base_url: str, key: str) -> Any:
+def client(base_url: str, key: str, options: Mapping[str, Any]) -> Any:
     """An SDK client that retries nothing."""
-    http = openai.DefaultAsyncHttpx2Client(**transport())
+    http = openai.DefaultAsyncHttpx2Client(**options)
     return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http)
 
 

@@ -1,73 +1,119 @@
-"""Connections for many calls at once: httpcore2's own pool walks all of them, twice a call."""
+"""Connections for many calls at once: one for each call in flight, the one that was used last is used first."""
 
 import asyncio
-import socket
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import NamedTuple
 
 import httpx2
 
+from jobs.clock import Stopwatch
+from jobs.providers.link import Headers, Link, Origin, Timeouts
+
 MOST = 1000  # connections of one client; a call beyond them waits for one
 IDLE_S = 5.0  # after which an unused connection is closed: as httpx2 does
-_ONE = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
-_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
-    (socket.IPPROTO_TCP, getattr(socket, name), value)  # a long answer may be silent for minutes
-    for name, value in (("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5), ("TCP_KEEPIDLE", 60))
-    if hasattr(socket, name)
-]
+
+
+class Target(NamedTuple):
+    """Where a POST goes, and how its head begins: but for its length, what is said of each body."""
+
+    origin: Origin
+    first: bytes
+    headers: Headers
+
+
+def target_of(request: httpx2.Request) -> Target:
+    """Of a request; httpx2.UnsupportedProtocol if it cannot be sent."""
+    url, tls = request.url, request.url.scheme == "https"
+    if url.scheme not in ("http", "https") or not url.host:
+        raise httpx2.UnsupportedProtocol(f"the address {str(url)!r} is neither http:// nor https://")
+    origin = Origin(url.raw_host.decode("ascii"), url.port or (443 if tls else 80), tls)
+    first = b"%b %b HTTP/1.1" % (request.method.encode(), url.raw_path)
+    return Target(origin, first, [one for one in request.headers.raw if one[0].lower() != b"content-length"])
 
 
 class Pool(httpx2.AsyncBaseTransport):
-    """A transport of one connection for each call in flight; the one that was used last is used first."""
+    """A transport of httpx2's; `watch` says whose stopwatch is to hear of a call."""
 
-    def __init__(self, verify: Any) -> None:
-        self._verify = verify
+    def __init__(self, trust: ssl.SSLContext, watch: Callable[[], Stopwatch | None] = lambda: None) -> None:
+        self._trust = trust
+        self._watch = watch
         self._room = asyncio.Semaphore(MOST)
-        self._free: deque[tuple[float, httpx2.AsyncHTTPTransport]] = deque()
+        self._free: deque[tuple[float, Link]] = deque()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send it over a free connection; that is free again when its body was read, or closed."""
-        if self._free and self._free[0][0] < asyncio.get_running_loop().time() - IDLE_S:
-            await self._free.popleft()[1].aclose()
+        """Send it; its connection is free again when its body was read, or closed."""
+        target, stream = target_of(request), request.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        body = b"".join([piece async for piece in stream]) if isinstance(stream, httpx2.ByteStream) else aiter(stream)
+        timeouts = request.extensions.get("timeout", {})
+        return await self._call(target, request.headers.raw, body, timeouts, self._watch())
+
+    async def post(
+        self, target: Target, body: bytes, timeouts: Timeouts, watch: Stopwatch | None = None
+    ) -> httpx2.Response:
+        """The response to a body that is posted there."""
+        headers = (*target.headers, (b"Content-Length", b"%d" % len(body)))
+        return await self._call(target, headers, body, timeouts, watch)
+
+    async def _call(
+        self,
+        target: Target,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes],
+        timeouts: Timeouts,
+        watch: Stopwatch | None,
+    ) -> httpx2.Response:
         await self._room.acquire()
-        one = self._free.pop()[1] if self._free else self._new()
+        link: Link | None = None
         try:
-            response = await one.handle_async_request(request)
+            origin, first, _ = target
+            link = self._take(origin) or await Link.open(origin, self._trust, timeouts.get("connect"), watch)
+            head = await link.send(first, headers, body, timeouts, watch)
         except BaseException:
-            self._give_back(one)
+            self._give_back(link)
             raise
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Body(response.stream, lambda: self._give_back(one))
-        return response
+        body_of = _Body(link, timeouts.get("read"), self._give_back)
+        return httpx2.Response(head.status, headers=list(head.headers), stream=body_of)
 
-    def _new(self) -> httpx2.AsyncHTTPTransport:
-        return httpx2.AsyncHTTPTransport(verify=self._verify, limits=_ONE, socket_options=_ALIVE)
+    def _take(self, origin: Origin) -> Link | None:
+        oldest = asyncio.get_running_loop().time() - IDLE_S
+        while self._free and (self._free[0][0] < oldest or not self._free[0][1].idle):
+            self._free.popleft()[1].close()
+        while self._free:
+            link = self._free.pop()[1]
+            if link.origin == origin and link.alive:
+                return link
+            link.close()
+        return None
 
-    def _give_back(self, one: httpx2.AsyncHTTPTransport) -> None:
-        self._free.append((asyncio.get_running_loop().time(), one))
+    def _give_back(self, link: Link | None) -> None:
+        if link is not None and link.idle:
+            self._free.append((asyncio.get_running_loop().time(), link))
+        elif link is not None:
+            link.close()
         self._room.release()
 
     async def aclose(self) -> None:
         """Close what is free; a call in flight closes its own."""
         while self._free:
-            await self._free.pop()[1].aclose()
+            self._free.pop()[1].close()
 
 
 class _Body(httpx2.AsyncByteStream):
     """A response's body; its connection is free once it is closed."""
 
-    def __init__(self, body: httpx2.AsyncByteStream, closed: Callable[[], None]) -> None:
-        self._body = body
-        self._closed: Callable[[], None] | None = closed
+    def __init__(self, link: Link, seconds: float | None, free: Callable[[Link], None]) -> None:
+        self._link: Link | None = link
+        self._seconds = seconds
+        self._free = free
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._body.__aiter__()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._link is not None and (piece := await self._link.read(self._seconds)):
+            yield piece
 
     async def aclose(self) -> None:
-        try:
-            await self._body.aclose()
-        finally:
-            closed, self._closed = self._closed, None
-            if closed is not None:
-                closed()
+        link, self._link = self._link, None
+        if link is not None:
+            self._free(link)
