@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    not_,
     null,
     select,
     tuple_,
@@ -35,7 +36,7 @@ from db.engine import Store, repeatable
 from db.paid import PAID, PLAIN
 from db.rollups import Adjusted, adjust
 from db.states import AttemptState, CostSource
-from db.tables import Attempt, Batch, Job, table
+from db.tables import Attempt, Batch, Job, among, table
 
 PAGE = 1000  # attempts that are looked at, or written, in one transaction
 
@@ -166,7 +167,8 @@ def paid(store: Store, since: datetime, until: datetime | None = None) -> Iterat
 def apply(store: Store, repricing: Repricing, changes: Sequence[Adjustment]) -> int:
     """Append the adjustments, with the budgets and rollups that they change; how many.
 
-    One whose attempt costs something else by now than it says is left out, so that a second writer changes nothing.
+    One whose attempt is still open, or costs something else by now than it says, is left out, so that a second writer
+    changes nothing.
     """
     with store.write(durable=True) as connection:
         ids = sorted({one.job_id for one in changes})
@@ -186,6 +188,7 @@ def apply(store: Store, repricing: Repricing, changes: Sequence[Adjustment]) -> 
 def _still(connection: Connection, ids: Sequence[str]) -> dict[tuple[str, int], tuple[int | None, int | None]]:
     query = select(ATTEMPT.c.job_id, ATTEMPT.c.n, PAID, PLAIN).where(within(ATTEMPT.c.job_id, ids, connection))
     query = query.where(ATTEMPT.c.cost_source != CostSource.REPORTED.value)
+    query = query.where(not_(among(ATTEMPT.c.state, (AttemptState.SENT, AttemptState.UNKNOWN))))  # can still be charged
     return {(job_id, n): (nano, plain) for job_id, n, nano, plain in connection.execute(query)}
 
 

@@ -42,6 +42,7 @@ class Claim:
     never_ran: int = 0  # earlier attempts in a batch that ended before they ran: none of its tries, either
     deadline_at: datetime | None = None
     output_cap: int | None = None  # tokens of a choice, that its reservation rests on
+    class_: str = ""
 
 
 def due(limit: int, now: datetime, providers: Sequence[str]) -> Select[Any]:
@@ -97,7 +98,7 @@ def claims_of(
     """The jobs as their owner meets them, with the caps of their answers."""
     columns = [JOB.c.id.label("job_id"), JOB.c.attempts.label("n"), JOB.c.lane, JOB.c.tier, JOB.c.provider]
     columns += [JOB.c.model, JOB.c.interactive, BODY.c.body, BODY.c.post_process, BODY.c.handling]
-    columns += [DECISION.c.input_tokens, DECISION.c.output_p90, JOB.c.deadline_at]
+    columns += [DECISION.c.input_tokens, DECISION.c.output_p90, JOB.c.deadline_at, DECISION.c["class"].label("class_")]
     rows = connection.execute(
         select(
             *columns,

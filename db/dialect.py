@@ -16,7 +16,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["alone", "hold", "hold_ids", "octets", "upsert", "within"]
+__all__ = ["alone", "guard", "hold", "hold_ids", "octets", "upsert", "within"]
 
 
 @compiles(OnConflictDoNothing, "postgresql")
@@ -69,3 +69,9 @@ def alone(connection: Connection, what: str) -> None:
     """Wait until nobody else does `what`, and let nobody else begin it before this transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"shunter {what}", 0))))
+
+
+def guard(connection: Connection, *tables: str) -> None:
+    """Wait until nobody has changed these tables and not ended, and let nobody before this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {', '.join(tables)} IN SHARE ROW EXCLUSIVE MODE")

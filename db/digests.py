@@ -35,6 +35,16 @@ WHERE state IN ('queued', 'running', 'submitted') GROUP BY state, lane ORDER BY 
 """)
 
 
+def of_window(store: Store, last: datetime, opened: datetime, closed: datetime) -> Row:
+    """What ended in a window, and `before` it, since the end of the last one: the same without what waits, or None.
+
+    So what the batches of a night bring after its end is in the next digest.
+    """
+    value, before = since(store, opened, closed), since(store, last, opened)
+    del before["waiting"]
+    return value | {"before": before if before["attempts"] or any(before["done"].values()) else None}
+
+
 def since(store: Store, began: datetime, now: datetime) -> Row:
     """What ended from then until now: jobs, cost and savings, failures by cause; and what waits.
 

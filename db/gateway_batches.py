@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, CheckConstraint, Column, ForeignKey, Integer, Text, func, insert, select, update
+from sqlalchemy import JSON, CheckConstraint, Column, ForeignKey, Integer, Text, exists, func, insert, select, update
 from sqlmodel import Field, SQLModel
 
 from db.engine import Store
 from db.ledger import ATTEMPT, JOB
 from db.log import RESULT
 from db.queue import SUBMISSION
+from db.states import FINAL
 from db.tables import table
 
 _A_LOOK = 500  # rows of results that are read at once
@@ -34,6 +35,8 @@ class GatewayBatch(SQLModel, table=True):
     expires_at: datetime
     read_at: datetime | None = None
     cancelled_at: datetime | None = None
+    output_seconds: int | None = None  # how long its result files are given out, from its end on; NULL: for ever
+    expired_at: datetime | None = None  # its window was over before every row had an answer
 
     __table_args__ = (CheckConstraint("rejected >= 0", name="rejected_not_negative"),)
 
@@ -58,6 +61,8 @@ class Asked(NamedTuple):
     error: str | None = None
     read_at: datetime | None = None
     cancelled_at: datetime | None = None
+    output_seconds: int | None = None
+    expired_at: datetime | None = None
 
 
 class Answered(NamedTuple):
@@ -117,6 +122,15 @@ def change(store: Store, batch_id: str, **columns: Any) -> None:
     """Keep what is new of a batch."""
     with store.write() as connection:
         connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(columns))
+
+
+def late(store: Store, since: datetime, now: datetime) -> list[Asked]:
+    """Batches whose window ended in this time, and that have jobs without an end."""
+    going = JOB.c.submission_id == BATCH.c.submission_id, ~JOB.c.state.in_([state.value for state in FINAL])
+    over = BATCH.c.expires_at <= now, BATCH.c.expired_at.is_(None), BATCH.c.cancelled_at.is_(None)
+    with store.read() as connection:
+        query = select(*_COLUMNS).where(*over, BATCH.c.expires_at > since, exists().where(*going))
+        return [Asked(*row) for row in connection.execute(query)]
 
 
 def begun(store: Store, batch_id: str) -> str | None:

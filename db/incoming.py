@@ -1,6 +1,6 @@
 """Jobs as they come in, and their rows: the job, its words, and the decision that it shares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from operator import attrgetter
@@ -61,16 +61,17 @@ def known(connection: Connection, keys: Sequence[str]) -> set[str]:
 _QUEUED = {"state": JobState.QUEUED.value, "attempts": 0}
 
 
-def insert(connection: Connection, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob],
-           now: datetime, state: dict[str, Any] = _QUEUED) -> None:  # fmt: skip
-    """Add jobs with their bodies and decisions, all in one state."""
+def insert(connection: Connection, submissions: Iterable[str], decisions: Sequence[dict[str, Any]],
+           jobs: Sequence[NewJob], now: datetime, state: dict[str, Any] = _QUEUED) -> None:  # fmt: skip
+    """Add jobs with their submissions, bodies and decisions, all in one state."""
     if not jobs:
         return
     names = list(decisions[0])
     insert_rows(connection, DECISION, {}, names, [tuple(one[name] for name in names) for one in decisions],
                 skip_known=True)  # fmt: skip
-    same = {"submission_id": submission_id, "step": 0, "submitted_at": now, "run_after": now}
-    insert_rows(connection, JOB, same | state, _OF_JOB, map(_job_values, jobs))
+    same = {"step": 0, "submitted_at": now, "run_after": now}
+    rows = ((one, *_job_values(job)) for one, job in zip(submissions, jobs, strict=False))
+    insert_rows(connection, JOB, same | state, ("submission_id", *_OF_JOB), rows)
     insert_rows(connection, BODY, {}, _OF_BODY, map(_body_values, jobs))
 
 

@@ -58,9 +58,14 @@ def m008_gateway(connection: Connection) -> None:
     _run(connection, "m008")
 
 
+def m009_gateway_more(connection: Connection) -> None:
+    """Wishes to stop jobs that run, the pace of keys, and how batches of the gateway expire."""
+    _run(connection, "m009")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first, m002_streams, m003_fleet, m004_budgets, m005_lengths, m006_rollups, m007_adjustments,
-    m008_gateway,
+    m008_gateway, m009_gateway_more,
 )  # fmt: skip
 
 

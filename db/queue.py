@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import repeat
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from db import incoming, ledger
-from db.bulk import Prepared, insert_rows
+from db import incoming, ledger, wishes
+from db.bulk import insert_rows
 from db.claims import BODY, LIVE, claims_of, next_jobs
 from db.claims import Claim as Claim
 from db.dialect import alone, hold, hold_ids, within
@@ -31,13 +32,12 @@ _MOVED = [*LIVE, Lane.BATCH.value, Lane.BACKGROUND.value]  # the lanes that a wo
 def open_submission(store: Store, submission_id: str, source: str, now: datetime) -> None:
     """Record that a submit began; its counts are added as its jobs are."""
     with store.write() as connection:
-        _submission(connection, submission_id, source, now, accepted=0)
+        _submissions(connection, source, now, [(submission_id, 0)])
 
 
-def _submission(connection: Connection, submission_id: str, source: str, now: datetime, accepted: int) -> None:
-    row = (submission_id, source, now, accepted)
-    names = ("id", "source", "submitted_at", "accepted")
-    insert_rows(connection, SUBMISSION, {"duplicates": 0, "rejected": 0}, names, [row])
+def _submissions(connection: Connection, source: str, now: datetime, counts: Sequence[tuple[str, int]]) -> None:
+    same = {"source": source, "submitted_at": now, "duplicates": 0, "rejected": 0}
+    insert_rows(connection, SUBMISSION, same, ("id", "accepted"), counts)
 
 
 def add(
@@ -57,7 +57,7 @@ def _add(
         alone(connection, "intake")  # two submits of one file would wait for each other's keys in a circle
         known = incoming.known(connection, [job.row_key for job in jobs])
         fresh = [job for job in jobs if job.row_key not in known]
-        incoming.insert(connection, submission_id, decisions, fresh, now)
+        incoming.insert(connection, repeat(submission_id), decisions, fresh, now)
         counts = {"accepted": SUBMISSION.c.accepted + len(fresh), "duplicates": SUBMISSION.c.duplicates + len(known)}
         connection.execute(update(SUBMISSION).where(SUBMISSION.c.id == submission_id).values(counts))
     return known
@@ -76,38 +76,72 @@ def reject(store: Store, submission_id: str, count: int) -> None:
         connection.execute(update(SUBMISSION).where(SUBMISSION.c.id == submission_id).values(rejected=rejected))
 
 
+class KeyKnown(Exception):
+    """There is a job of that key."""
+
+
+class Starting(NamedTuple):
+    """A job that is run at once by its submitter, with the decision that it is sent by."""
+
+    job: NewJob
+    submission_id: str
+    decision: dict[str, Any]
+
+
 def start(store: Store, job: NewJob, submission_id: str, decision: dict[str, Any], by: str, until: datetime,
           now: datetime, purse: Purse | None = None) -> Claim | None:  # fmt: skip
     """Add a job that is run at once by its submitter, its first attempt open; None when its key is known.
 
     OverBudget when no budget has room for it: then nothing is added.
     """
+    try:
+        [claim] = start_all(store, [Starting(job, submission_id, decision)], by, until, now, purse)
+    except KeyKnown:
+        return None
+    return claim
+
+
+def start_all(store: Store, starting: Sequence[Starting], by: str, until: datetime, now: datetime,
+              purse: Purse | None = None) -> list[Claim]:  # fmt: skip
+    """The same for several jobs, or for none of them: KeyKnown when one of their keys is."""
+    try:
+        return _start_all(store, starting, by, until, now, purse)
+    except IntegrityError as error:
+        if known(store, [one.job.row_key for one in starting]):
+            raise KeyKnown from error
+        raise
+
+
+def _start_all(
+    store: Store, starting: Sequence[Starting], by: str, until: datetime, now: datetime, purse: Purse | None
+) -> list[Claim]:
     own = Purse(purse.weigh) if purse else Purse()  # what is refused is no news: nothing of it is kept
     lease = {"state": JobState.RUNNING.value, "attempts": 1, "lease_by": by, "lease_until": until}
-    try:
-        with store.write() as connection:
-            if _SAME_KEY.run(connection, [{"key": job.row_key}]).first():
-                return None
-            _submission(connection, submission_id, "prompt", now, accepted=1)
-            incoming.insert(connection, submission_id, [decision], [job], now, lease)
-            reserved = reserve(connection, own, [job.id], now)
-            if reserved.refused:
-                raise OverBudget(reserved.refused[job.id])
-            ledger.open_for(connection, [job.id], now)
-            reserved.keep(connection)
-    except IntegrityError:
-        if known(store, [job.row_key]):  # on PostgreSQL another process can have it since we looked
-            return None
-        raise
+    jobs = [one.job for one in starting]
+    ids = [job.id for job in jobs]
+    with store.write() as connection:
+        _submissions(connection, "prompt", now, [(one.submission_id, 1) for one in starting])
+        incoming.insert(connection, [one.submission_id for one in starting], [one.decision for one in starting], jobs,
+                        now, lease)  # fmt: skip
+        reserved = reserve(connection, own, ids, now)
+        if reserved.refused:
+            raise OverBudget(next(iter(reserved.refused.values())))
+        ledger.open_for(connection, ids, now)
+        reserved.keep(connection)
     if purse:
         purse.news += own.news
+    caps = reserved.caps
+    return [_claim_of(one, by, caps.get(one.job.id)) for one in starting]
+
+
+def _claim_of(starting: Starting, by: str, cap: int | None) -> Claim:
+    job, _, decision = starting
     same = {name: getattr(job, name) for name in _OF_CLAIM}
-    return Claim(job.id, 1, **same, input_tokens=decision["input_tokens"], output_p90=decision["output_p90"],
-                 lease_by=by, output_cap=reserved.caps.get(job.id))  # fmt: skip
+    sizes = {"input_tokens": decision["input_tokens"], "output_p90": decision["output_p90"]}
+    return Claim(job.id, 1, **same, **sizes, lease_by=by, output_cap=cap)
 
 
 _OF_CLAIM = ("lane", "tier", "provider", "model", "interactive", "body", "post_process", "handling", "deadline_at")
-_SAME_KEY = Prepared(select(JOB.c.id).where(JOB.c.row_key == bindparam("key")))
 
 
 def claim(store: Store, by: str, until: datetime, limit: int, now: datetime, providers: Sequence[str],
@@ -236,8 +270,7 @@ _HAS_WORDS = select(BODY.c.job_id).where(BODY.c.job_id == JOB.c.id).correlate(JO
 def retry(store: Store, job_ids: Iterable[str], now: datetime) -> list[str]:
     """Queue failed or cancelled jobs again because a person asks; the ids that were.
 
-    A row whose batch is still open waits for that one's answer instead of being paid twice. What was pruned stays as it
-    is: nobody knows any more what was asked.
+    A row whose batch is still open waits for its answer, lest it be paid twice. What was pruned is not known any more.
     """
     asked = list(job_ids)
     newest = and_(ATTEMPT.c.job_id == JOB.c.id, ATTEMPT.c.n == JOB.c.attempts)
@@ -251,6 +284,7 @@ def retry(store: Store, job_ids: Iterable[str], now: datetime) -> list[str]:
     )  # fmt: skip
     with store.write() as connection:
         hold_ids(connection, JOB, asked)
+        wishes.forget(connection, asked)
         mine = within(JOB.c.id, asked, connection)
         ended = and_(mine, among(JOB.c.state, (JobState.FAILED, JobState.CANCELLED)), _HAS_WORDS)
         return [

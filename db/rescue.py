@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, and_, case, false, null, select, update
 
-from db import ledger, log
+from db import ledger, log, stops
 from db.dialect import within
 from db.engine import Store
 from db.ledger import ATTEMPT, JOB, Charge, Settled
@@ -23,7 +23,7 @@ def rescue(store: Store, now: datetime, tries: int, *, hold: bool = False) -> in
     """End what dead owners left: attempts become `unknown`; bulk jobs are queued again while tries are left.
 
     A job whose person is gone is never sent again to nobody: it fails as abandoned. With `hold` no job is sent again by
-    itself. How many jobs there were.
+    itself, and never one that somebody wants to stop. How many jobs there were.
     """
     expired = and_(JOB.c.state == JobState.RUNNING.value, JOB.c.lease_until < now)
     # A job can end by a late answer while another attempt at it runs; nobody holds that one to its end.
@@ -57,6 +57,7 @@ def rescue(store: Store, now: datetime, tries: int, *, hold: bool = False) -> in
                 **NO_LEASE,
             )
         )
+    stops.tidy(store, now)
     return len(lost)
 
 

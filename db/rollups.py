@@ -111,14 +111,17 @@ class Closing:
     def keep(self, connection: Connection, closed: Sequence[Closed], now: datetime, batch_id: str | None) -> None:
         """Roll up what the ledger's own statement did, by its rules: only what was open was closed."""
         alike: defaultdict[Any, list[tuple[Fact, Any]]] = defaultdict(list)
+        kinds: dict[int, tuple[Any, ...]] = {}
         once = len({one[:2] for one in closed}) == len(closed)
         for one in closed:
             before, charge = self._facts.get(one[:2]), one[2]
             if before is None or before.state not in _OPEN or (batch_id is not None and before.batch_id != batch_id):
                 continue
             if once:  # alike are those with all in common that is no amount
-                kind = before[1:16], charge.state, charge.error_code, charge.tier, charge.total_ms is None, one[3]
-                alike[kind].append((before, charge))
+                if (kind := kinds.get(id(before))) is None:
+                    kind = kinds[id(before)] = before[1:16]
+                end = kind, charge.state, charge.error_code, charge.tier, charge.total_ms is None, one[3]
+                alike[end].append((before, charge))
             else:
                 self._facts[one[:2]] = self._close(before, charge, now, answers=one[3])
         for kind, rows in alike.items():
@@ -214,14 +217,22 @@ _A_PAGE, _KEPT = 5_000, 30_000  # attempts, and rollups in memory
 
 
 def _facts(connection: Connection, job_ids: Sequence[str]) -> dict[Try, Fact]:
-    statement, given = _THEIRS[connection.dialect.name], _list(connection, job_ids)
-    cursor: Any = connection.exec_driver_sql(statement, (given,)).cursor  # SQLAlchemy's rows take as long as the query
-    return {row[:2]: Fact._make(row) for row in cursor.fetchall()}
+    """What is known of the attempts of these jobs; many of them share the facts of those that are alike."""
+    statements, given = _THEIRS if len(job_ids) < _MANY else _ALIKE, _list(connection, job_ids)
+    cursor: Any = connection.exec_driver_sql(statements[connection.dialect.name], (given,)).cursor
+    facts = map(Fact._make, cursor.fetchall())  # SQLAlchemy's rows take as long as the query
+    return {(job_id, fact.n): fact for fact in facts for job_id in fact.job_id.split(",")}
 
 
 _THEIRS = {
     "sqlite": f"{FACTS} WHERE a.job_id IN (SELECT value FROM json_each(?))",  # noqa: S608 (all written above)
     "postgresql": f"{FACTS} WHERE a.job_id = ANY(%s)",
+}
+_REST = ", ".join(str(place) for place in range(2, len(Fact._fields) + 1))
+_JOINED = {"sqlite": "group_concat(a.job_id)", "postgresql": "string_agg(a.job_id, ',')"}
+_ALIKE = {
+    name: f"{query.replace('a.job_id', _JOINED[name], 1)} GROUP BY {_REST}"  # the jobs of those with all else in common
+    for name, query in _THEIRS.items()
 }
 
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from db.sketches import Bins, pour
+from db.sketches import Bins, Heap
 from db.tallies import KEY, SUMS, TIMES, WHERE, Fact, Tally, moment, quarter
 from db.words import FACTS, given
 
@@ -153,20 +153,26 @@ def times(connection: Connection, by: Sequence[str], period: Period) -> dict[Gro
     grouping, spans = Grouping(by, period.zone), Spans.of(period)
     if grouping.tagged:
         spans = Spans(spans.since, spans.until, spans.until, spans.until)
-    found: defaultdict[Group, defaultdict[str, Bins]] = defaultdict(lambda: defaultdict(Counter))
+    heaps: defaultdict[Group, defaultdict[str, Heap]] = defaultdict(lambda: defaultdict(Heap))
     names = [*grouping.columns, *TIMES]
     query = f"SELECT {', '.join(names)} FROM rollup_times WHERE begins_at >= :first AND begins_at < :last"  # noqa: S608
+    kinds: dict[Group, defaultdict[str, Heap]] = {}
     for row in connection.execute(text(query), given(connection, spans._asdict())):
-        group = found[grouping.group(dict(zip(names, row, strict=True)))]
-        for name, stored in zip(TIMES, row[len(grouping.columns) :], strict=True):
+        kind = row[: len(grouping.columns)]
+        if (heap := kinds.get(kind)) is None:
+            heap = kinds[kind] = heaps[grouping.group(dict(zip(grouping.columns, kind, strict=True)))]
+        for name, stored in zip(TIMES, row[len(kind) :], strict=True):
             if stored is not None:
-                pour(stored, group[name])
+                heap[name].add(stored)
+    found: defaultdict[Group, defaultdict[str, Bins]] = defaultdict(lambda: defaultdict(Counter))
+    for group, gathered in heaps.items():
+        found[group].update((name, one.bins()) for name, one in gathered.items())
     for tags, tally in _tallied(connection, grouping, spans).items():
         for key, measured in tally.times.items():
-            group = found[grouping.group({**dict(zip(WHERE, key, strict=True)), "tags": tags})]
+            whole = found[grouping.group({**dict(zip(WHERE, key, strict=True)), "tags": tags})]
             for name, bins in measured.items():
-                group[name].update(bins)
-    return {group: dict(measured) for group, measured in found.items()}
+                whole[name].update(bins)
+    return {group: dict(whole) for group, whole in found.items()}
 
 
 def _tallied(connection: Connection, grouping: Grouping, spans: Spans) -> dict[str, Tally]:

@@ -34,7 +34,7 @@ class Fact(NamedTuple):
     What tells kinds of attempts apart stands together, so that those that are alike are found by a slice.
     """
 
-    job_id: str
+    job_id: str  # or those of several attempts with all else in common, with commas between
     n: int
     state: str
     error_code: str | None

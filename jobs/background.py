@@ -20,6 +20,7 @@ from db.tables import Batch
 from jobs import bounds, importing, outcome, polling
 from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
+from jobs.observing import RowsEnded
 from jobs.providers import BACKGROUND_PROVIDERS, BatchProvider, Row, Ticket
 from jobs.retry import MAX_ATTEMPTS, retry
 
@@ -260,5 +261,7 @@ async def _give_up(
 
 async def _end(context: Context, batch: Batch, row: OneRow, charge: Charge, ending: Ending) -> None:
     now = context.clock.now()
-    await context.db(settle.settle, [Settlement(row.job_id, row.n, charge, ending)], now)
+    ends = [Settlement(row.job_id, row.n, charge, ending)]
+    await context.db(settle.settle, ends, now)
+    context.tell(RowsEnded(batch, ends))
     await context.db(background.close, batch.id, now, error=charge.error)

@@ -14,6 +14,7 @@ from db.tables import Batch
 from jobs import background, bounds, importing, polling
 from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
+from jobs.observing import BatchMoved
 from jobs.providers import BatchProvider, Remote, Ticket, named_line
 
 _FILE_TRIES = 3  # with a file that cannot be found: it may be new, or was deleted by a worker that died after that
@@ -47,6 +48,8 @@ async def move(context: Context, batch: Batch) -> None:
                 return
             raise
         moved = await context.db(batches.get, batch.id)
+        if moved is not None:
+            context.tell(BatchMoved(current, moved))
         if moved is None or moved.state == before or moved.next_poll_at > context.clock.now():
             return
         current = moved

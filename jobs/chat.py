@@ -151,7 +151,8 @@ class Request(BaseModel):
 class Usage(NamedTuple):  # a tuple, as a Choice is: an import makes tens of thousands of them
     """Tokens of one call. `input` includes cached, written and heard ones, `output` includes reasoning and spoken ones.
 
-    `cache_write` includes those written for an hour; `searches` are of the web, and billed one by one.
+    `cache_write` includes those written for an hour; `searches` are of the web, and billed one by one. `reported` is
+    what the server itself says it costs, in nano-dollars.
     """
 
     input: int
@@ -163,6 +164,7 @@ class Usage(NamedTuple):  # a tuple, as a Choice is: an import makes tens of tho
     audio_input: int = 0
     audio_output: int = 0
     searches: int = 0
+    reported: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ class Delta:
     reasoning: str = ""
     choice: int = 0
     calls: tuple[CallPiece, ...] = ()
+    logprobs: Mapping[str, Any] | None = None  # of these tokens, in OpenAI's form
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,7 @@ class Choice(NamedTuple):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None = None
+    logprobs: Mapping[str, Any] | None = None  # of every token, in OpenAI's form
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,27 +3,32 @@
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
-from db import lengths, queue, settle
+from db import lengths, queue, settle, wishes
 from db.engine import Store, StoreError
 from db.reserving import Purse
 from db.settle import Settlement
 from db.states import Lane
-from jobs import bounds
+from jobs import bounds, stopping
 from jobs.clock import Clock
 from jobs.errors import UsageError
 from jobs.lengths import Lengths
 from jobs.log import Log
+from jobs.observing import NOBODY, Watchers
 from jobs.providers import BACKGROUND_PROVIDERS, BATCH_PROVIDERS, PROVIDERS, BatchProvider, Endpoint, Provider, Timeouts
+from jobs.stopping import Running
+from jobs.together import Together
 
 T = TypeVar("T")
+R = TypeVar("R")
 LATEST_START = 0.1  # of the grace period: a POST that has not begun by then must not begin any more
 
 
@@ -59,11 +64,14 @@ class Context:
     output_cap: int = bounds.OUTPUT_CAP  # tokens of an answer that has no cap of its own, where money is limited
     has_batch: Mapping[str, bool] = field(default_factory=dict)  # what the config says of a provider's Batch API
     carried: "set[asyncio.Task[None]]" = field(default_factory=set)  # jobs that run here for a reader
+    running: Running = field(default_factory=Running)  # jobs that can be stopped here from other processes
     owed: "list[Settlement]" = field(default_factory=list)  # that the database could not take yet
     whole_file: asyncio.Lock = field(default_factory=asyncio.Lock)  # one is in hand at a time, for memory
+    tell: Watchers = NOBODY  # of what happens
     news: "list[str]" = field(default_factory=list)  # of budgets, that nobody was told yet
     lengths: Lengths = field(default_factory=Lengths)  # of answers that came here
     _open: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _queues: dict[Callable[..., Any], Together[Any, Any]] = field(default_factory=dict)
     _making: threading.Lock = field(default_factory=threading.Lock)
     _holding: "dict[asyncio.AbstractEventLoop, _Holding]" = field(default_factory=dict)
 
@@ -129,6 +137,12 @@ class Context:
         work = partial(function, self.store, *args, **options)
         return asyncio.get_running_loop().run_in_executor(None, work)
 
+    def together(self, work: "Callable[[Context, Sequence[T]], Sequence[R | Exception]]") -> Together[T, R]:
+        """The one queue of this work's items in this process."""
+        if (known := self._queues.get(work)) is None:
+            known = self._queues.setdefault(work, Together(partial(work, self)))
+        return known
+
     @property
     def log(self) -> Log:
         """The log of deltas."""
@@ -152,9 +166,15 @@ class Context:
                 self._holding.pop(loop).renewing.cancel()
 
     async def _renew(self) -> None:
+        renewed = monotonic()
         while True:
-            await asyncio.sleep(self.lease_s / 3)
+            await asyncio.sleep(min(stopping.LOOK_S, self.lease_s / 3))
             with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
+                if self.running:
+                    await self.running.stop(await self.db(wishes.wanted, self.owner))
+                if monotonic() - renewed < self.lease_s / 3:
+                    continue
+                renewed = monotonic()
                 await self.pay()
                 await self.learn()
                 await self.db(queue.renew, self.owner, self.until())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from db import due, facts
 from db.due import DueBatch
 from db.engine import StoreAway, StoreError, passing
-from jobs import background, presence, windows, worker
+from jobs import background, closing, presence, windows, worker
 from jobs.context import Context
 from jobs.worker import MOVES, STOP_S, Told
 
@@ -193,6 +193,7 @@ class _Life:
         self._swept = self._context.clock.now()
         await worker.tend(self._context, self._told)
         await worker.pack(self._context, self._told)
+        await closing.look(self._context, self._told)
         await self._schedule()
         await asyncio.to_thread(self._flows.prune)
 

@@ -6,6 +6,8 @@ A position counts characters, so the stored answer can serve it as well as the l
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 
 from db import log
 from db.engine import Store
@@ -15,6 +17,7 @@ from jobs.chat import Delta
 from jobs.errors import UsageError
 
 POLL_S = 0.05  # the log is at most so far behind the stream
+WAITING_S = 0.25  # between two looks at a job that does not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,13 @@ class Over:
 
 
 async def follow(
-    store: Store, job_id: str, position: Position | None = None
-) -> AsyncGenerator[Heard | Anew | Over, None]:
-    """What comes of a job's answer after a position, until the job is final. UsageError when there is no such job."""
-    at = position or Position()
+    store: Store, job_id: str, position: Position | None = None, quiet_s: float = inf
+) -> AsyncGenerator[Heard | Anew | Over | None, None]:
+    """What comes of a job's answer after a position, until the job is final. UsageError when there is no such job.
+
+    None when nothing came for `quiet_s` seconds.
+    """
+    at, heard = position or Position(), monotonic()
     while True:
         tail = await asyncio.to_thread(log.tail, store, job_id, at.attempt, at.text + at.other)
         if tail is None:
@@ -74,10 +80,14 @@ async def follow(
         for event in _news(tail, at):
             at = event.position if isinstance(event, Heard) else Position(event.attempt)
             yield event
+            heard = monotonic()
         if tail.state in FINAL:
             yield Over(tail.state)
             return
-        await asyncio.sleep(POLL_S)
+        if monotonic() - heard > quiet_s:
+            yield None
+            heard = monotonic()
+        await asyncio.sleep(POLL_S if tail.state is JobState.RUNNING else WAITING_S)
 
 
 def _news(tail: Tail, at: Position) -> Iterator[Heard | Anew]:

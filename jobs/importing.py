@@ -12,10 +12,11 @@ from db.ledger import Charge
 from db.settle import Again, Ending, Failed, Settlement
 from db.states import AttemptState, Lane, Tier
 from db.tables import Batch
-from jobs import outcome, postprocess
+from jobs import collector, outcome, postprocess
 from jobs.chat import Answer, Outcome, Request
 from jobs.context import Context
 from jobs.errors import CallError, Permanent
+from jobs.observing import RowsEnded
 from jobs.providers import BatchProvider, Remote, Row
 from jobs.retry import MAX_ATTEMPTS, counts, retry_row
 
@@ -50,14 +51,16 @@ async def _import(context: Context, batch: Batch, remote: Remote) -> int:
     """
     answered, last, learned = 0, ("", 0), 0
     judged = await context.db(batch_rows.any_judged, batch.id)
-    async for rows in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
-        settlements, now = await _settlements(context, batch, rows, judged=judged)
-        ours = await context.db(settle.settle_rows, settlements, now, batch.id)
-        if learned < _LEARNED:
-            learned += await _learn(context, batch, ours)
-        told = [one[:2] for one in ours if one.charge.outcome is not None]
-        answered += len(set(told) - {last})
-        last = told[-1] if told else last  # the same row comes in a row, since they are in order
+    with collector.seldom():
+        async for rows in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
+            settlements, now = await _settlements(context, batch, rows, judged=judged)
+            ours = await context.db(settle.settle_rows, settlements, now, batch.id)
+            context.tell(RowsEnded(batch, ours))
+            if learned < _LEARNED:
+                learned += await _learn(context, batch, ours)
+            told = [one[:2] for one in ours if one.charge.outcome is not None]
+            answered += len(set(told) - {last})
+            last = told[-1] if told else last  # the same row comes in a row, since they are in order
     return answered
 
 
@@ -129,6 +132,7 @@ async def given_up(context: Context, batch: Batch, why: str) -> None:
             ending = again if n < MAX_ATTEMPTS else Failed("batch_lost", why)
             settlements.append(Settlement(job_id, n, charge, ending))
         await context.db(settle.settle, settlements, now)
+        context.tell(RowsEnded(batch, settlements))
     await _close(context, batch)
 
 
@@ -213,6 +217,7 @@ async def settle_rows(context: Context, batch: Batch, rows: Sequence[Keyed]) -> 
         return
     settlements, now = await _settlements(context, batch, rows)
     await context.db(settle.settle, settlements, now)
+    context.tell(RowsEnded(batch, settlements))
 
 
 async def _settlements(
@@ -252,17 +257,9 @@ def _rest_s(row: Row, rounds: int) -> float:
 
 def _charging(context: Context, batch: Batch) -> Callable[[Answer], Charge]:
     """What says what an answer of the batch cost."""
-    at, lane, tier = (
-        batch.submitted_at or context.clock.now(),
-        Lane(batch.lane),
-        batch.completion_window or Tier.DEFAULT,
-    )
-    provider, model = batch.provider, batch.model
-
-    def charge(answer: Answer) -> Charge:
-        return outcome.charge(answer, lane, tier, model, context.endpoint(provider), at)
-
-    return charge
+    at, tier = batch.submitted_at or context.clock.now(), batch.completion_window or Tier.DEFAULT
+    prices = outcome.tariff(batch.model, context.endpoint(batch.provider), Lane(batch.lane), at)
+    return lambda answer: outcome.charge_by(prices, answer, tier)
 
 
 def _free(row: Row) -> Charge:

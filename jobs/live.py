@@ -21,6 +21,7 @@ from jobs import runner
 from jobs.context import Context
 from jobs.finishing import finished
 from jobs.limits import Lessons
+from jobs.observing import LimitsLearned
 from jobs.runner import Ended
 
 TOGETHER_S = 0.01  # an answer waits so long for others to be saved with it
@@ -91,10 +92,21 @@ class _Drain:
 
     def _start(self, claim: Claim, now: datetime) -> None:
         self._held += 1
-        self._calls.add(asyncio.create_task(self._call(claim, now)))
+        call = asyncio.create_task(self._call(claim, now))
+        self._calls.add(call)
+        self._context.running.begin(claim.job_id, call)
 
     async def _call(self, claim: Claim, sent_at: datetime) -> None:
-        ended = await runner.run(self._context, claim, partial(self._save, claim, sent_at))
+        running = self._context.running
+        try:
+            ended = await runner.run(self._context, claim, partial(self._save, claim, sent_at))
+        except asyncio.CancelledError:
+            if not running.stopped(claim.job_id):
+                raise
+            self._done += 1  # cancelled and settled: the other slots go on
+            return
+        finally:
+            running.end(claim.job_id)
         self._done += 1
         self._tell(claim, ended)
 
@@ -144,7 +156,8 @@ class _Drain:
 
     async def _claim(self, free: int) -> list[Claim]:
         context, now = self._context, self._context.clock.now()
-        lessons = self._lessons.due(now)
+        if lessons := self._lessons.due(now):
+            context.tell(LimitsLearned(lessons))
         return await context.db(
             _learn_and_claim, lessons, context.owner, context.until(), free, now, list(context.endpoints), self._gates,
             context.purse,

@@ -10,11 +10,11 @@ from db.ledger import BUSY, Charge
 from db.rescue import HELD
 from db.settle import Again, Cancelled, Ending, Failed, Held, Succeeded, Text
 from db.states import AttemptState, CostSource, Lane
-from jobs import pricing
 from jobs.chat import Answer, Choice, OnCut, Outcome, Request, ToolCall, Usage
 from jobs.clock import Timing
 from jobs.errors import CallError, Transient
 from jobs.prices import Price
+from jobs.pricing import Tariff
 from jobs.providers import Endpoint
 from jobs.providers.answers import BROKEN
 from jobs.retry import MAX_ATTEMPTS, retry, turned_away
@@ -29,6 +29,7 @@ WHY = {
     Outcome.CANCELLED: "its reader left",
 }
 BREAKS = (Outcome.CUT, Outcome.TIMED_OUT, Outcome.MALFORMED, Outcome.PROVIDER_ERROR)
+WANTED = "it was cancelled while it ran"
 STOPPED = "the worker was stopped before the answer came"
 
 
@@ -46,18 +47,27 @@ def charge(
 
     The tier that was served counts.
     """
-    usable, word = answer.usable, answer.outcome.value
-    facts: dict[str, Any] = {
-        "request_id": answer.request_id,
-        "outcome": word,
-        **(asdict(timing) if timing else {}),
-        "error_code": answer.error_code or (None if usable else word),
-        "error": answer.error or WHY.get(answer.outcome),
-    }
-    usage, served = answer.usage, answer.tier or tier
+    made = charge_by(tariff(model, endpoint, lane, at), answer, tier)
+    times = asdict(timing) if timing else {}
+    return made._replace(at_risk_nano=at_risk if answer.usage is None else None, **times)
+
+
+def tariff(model: str, endpoint: Endpoint, lane: Lane, at: datetime) -> Tariff:
+    """The prices of calls of this model there."""
+    return Tariff(model, provider=endpoint.provider, own=endpoint.own, lane=lane, at=at, table=endpoint.prices)
+
+
+def charge_by(prices: Tariff, answer: Answer, tier: str) -> Charge:
+    """The same by prices that were looked up before."""
+    usage, usable = answer.usage, answer.usable
+    word = answer.outcome.value
+    error, code = answer.error or WHY.get(answer.outcome), answer.error_code or (None if usable else word)
     if usage is None:
-        return Charge(AttemptState.UNKNOWN, at_risk_nano=at_risk, **facts)
-    paid, standard = priced(usage, answer.model, model, endpoint, lane, served, at)
+        return Charge(AttemptState.UNKNOWN, request_id=answer.request_id, outcome=word, error_code=code, error=error)
+    served = answer.tier or tier
+    paid, standard = prices.price(usage, answer.model, served)
+    if usage.reported is not None and not prices.own:
+        paid = Price(usage.reported, CostSource.REPORTED, "as the server reported it")
     return Charge(
         AttemptState.OK if usable else AttemptState.FAILED,
         cost_nano=paid.nano,
@@ -65,42 +75,28 @@ def charge(
         standard_nano=standard.nano,
         price=paid.name,
         tier=served,
-        served_model=answer.model if answer.model != model else None,
-        **_used(usage),
-        **facts,
+        input_tokens=usage.input,
+        cached_tokens=usage.cached,
+        cache_write_tokens=usage.cache_write,
+        output_tokens=usage.output,
+        reasoning_tokens=usage.reasoning,
+        request_id=answer.request_id,
+        outcome=word,
+        error_code=code,
+        error=error,
+        served_model=answer.model if answer.model != prices.model else None,
+        cache_write_1h_tokens=usage.cache_write_1h or None,  # what few calls have is empty in the others
+        input_audio_tokens=usage.audio_input or None,
+        output_audio_tokens=usage.audio_output or None,
+        web_searches=usage.searches or None,
     )
-
-
-def _used(usage: Usage) -> dict[str, Any]:
-    """The ledger's columns for it; what few calls have is empty in the others."""
-    return {
-        "input_tokens": usage.input,
-        "cached_tokens": usage.cached,
-        "cache_write_tokens": usage.cache_write,
-        "output_tokens": usage.output,
-        "reasoning_tokens": usage.reasoning,
-        "cache_write_1h_tokens": usage.cache_write_1h or None,
-        "input_audio_tokens": usage.audio_input or None,
-        "output_audio_tokens": usage.audio_output or None,
-        "web_searches": usage.searches or None,
-    }
 
 
 def priced(
     usage: Usage, answered: str | None, asked: str, endpoint: Endpoint, lane: Lane, served: str, at: datetime
 ) -> tuple[Price, Price]:
-    """What one call's usage costs, and what it would as a plain call.
-
-    It costs what the model that `answered` does; but a server's own name for the one that was asked for has no price,
-    and must not make a known price a guess.
-    """
-    where: dict[str, Any] = {"provider": endpoint.provider, "own": endpoint.own, "at": at, "table": endpoint.prices}
-    paid = pricing.price(usage, model=answered or asked, lane=lane, tier=served, **where)
-    if paid.source is not CostSource.COMPUTED and answered not in (None, asked):
-        plain = pricing.price(usage, model=asked, lane=lane, tier=served, **where)
-        if paid.nano is None or (plain.nano == paid.nano and plain.source is CostSource.COMPUTED):
-            paid = plain
-    return paid, pricing.standard(usage, model=asked, **where)
+    """What one call's usage costs, and what it would as a plain call."""
+    return tariff(asked, endpoint, lane, at).price(usage, answered, served)
 
 
 def failed_charge(error: CallError, timing: Timing | None = None, at_risk: int | None = None) -> Charge:
@@ -187,7 +183,7 @@ def text_of(answer: Answer) -> Text:
         text=first.text,
         refusal=first.refusal or None,
         tool_calls=[_call(call) for call in first.tool_calls] or None,
-        choices=[_choice(choice) for choice in answer.choices] if len(answer.choices) > 1 else None,
+        choices=[_choice(choice) for choice in answer.choices] if len(answer.choices) > 1 or first.logprobs else None,
         finish_reason=first.finish_reason,
         truncated=answer.outcome == Outcome.TRUNCATED,
         partial=not answer.usable,
@@ -201,7 +197,9 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 def _choice(choice: Choice) -> dict[str, Any]:
     calls = [_call(call) for call in choice.tool_calls]
-    return {"text": choice.text, "finish_reason": choice.finish_reason, "tool_calls": calls or None}
+    more = {"refusal": choice.refusal or None, "logprobs": choice.logprobs}
+    said = {name: value for name, value in more.items() if value}
+    return {"text": choice.text, "finish_reason": choice.finish_reason, "tool_calls": calls or None, **said}
 
 
 def mismatch(choice: Choice, request: Request) -> str | None:

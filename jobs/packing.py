@@ -7,6 +7,7 @@ from db.engine import Store
 from db.ids import new_id
 from db.packing import Room, Waiting
 from jobs.context import Context
+from jobs.observing import BatchPacked, JobsStepped
 
 _ROOM = 0.75  # of a provider's bytes, for bodies: the rest is for custom_ids, escapes and what wraps each row
 
@@ -31,12 +32,15 @@ async def pack(context: Context, *, window_open: bool = True) -> int:
     Jobs whose hour to leave the lane has come go on to their next step in any case. What finds the provider's queue
     full, or the window closed, stays queued.
     """
-    moved = await context.db(plans.leave_late, context.clock.now())
+    if moved := await context.db(plans.leave_late, context.clock.now()):
+        context.tell(JobsStepped(moved, "late"))
     for group in await context.db(packing.waiting, context.clock.now()) if window_open else ():
         if group.provider not in context.endpoints:
             continue
         if not await has_batch_api(context, group.provider):
-            moved += await context.db(plans.leave_batch_lane, group.provider, group.model)
+            left = await context.db(plans.leave_batch_lane, group.provider, group.model)
+            context.tell(JobsStepped(left, "no_batch_api"))
+            moved += left
             continue
         async with context.whole_file:
             moved += await context.db(_pack, context, group)
@@ -51,6 +55,10 @@ def _pack(store: Store, context: Context, group: Waiting) -> int:
         room = replace(room, tokens=head.now, most=head.empty)
     packed = 0
     for cut in packing.cuts(store, group, room, now):
-        packed += packing.pack(store, new_id(now), group, cut, base_url=base_url, now=now, purse=context.purse)
+        batch_id = new_id(now)
+        rows = packing.pack(store, batch_id, group, cut, base_url=base_url, now=now, purse=context.purse)
+        if rows:
+            context.tell(BatchPacked(batch_id, group.provider, group.model, rows))
+        packed += rows
         del cut  # while the next one grows
     return packed

@@ -10,6 +10,7 @@ from time import monotonic
 from db import lengths, workers
 from jobs.context import Context
 from jobs.errors import ShunterError
+from jobs.observing import TookOver, WorkerRuns
 
 BEAT_S = 5.0
 AWAY_S = 600.0  # without the database, after which a worker ends rather than to linger
@@ -42,11 +43,13 @@ async def present(
     await context.db(workers.prune, now - _KEPT)
     await context.db(lengths.prune, now)
     beating = asyncio.create_task(_beating(context, note, lost, resume))
+    context.tell(WorkerRuns(context.owner, runs=True))
     try:
         yield beating
     finally:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
+        context.tell(WorkerRuns(context.owner, runs=False))
         with suppress(Exception):  # it is taken over in a minute
             await context.thread(workers.goodbye, context.owner, context.clock.now())
 
@@ -83,6 +86,7 @@ async def _take_over(
         if dead == context.owner:
             continue
         if await context.db(workers.take_over, dead, context.owner, since, context.clock.now()):
+            context.tell(TookOver(dead, context.owner))
             note(f"took over from {dead}, which has not beaten for {context.dead_s:.0f} s")
             if resume is not None:
                 await resume(dead)

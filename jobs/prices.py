@@ -57,7 +57,7 @@ class Rates:
 
     def price(self, usage: Usage) -> Price:
         """The usage of one request; UNKNOWN where its numbers contradict each other, or a kind has no price."""
-        tokens, output, cached, written, _, written_1h, heard, spoken, searches = usage
+        tokens, output, cached, written, _, written_1h, heard, spoken, searches, _ = usage
         if tokens < cached + written or output < 0 or cached < 0 or written < 0:
             return UNKNOWN
         for band in self.bands:

@@ -6,14 +6,15 @@ numbers, so that pricing a row is a few multiplications.
 
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
+from typing import Any
 
-from db.states import Lane
+from db.states import CostSource, Lane
 from jobs import prices_listed
 from jobs.chat import Usage
 from jobs.prices import PLAIN, UNKNOWN, WINDOWS, Price, Rates, variant
 from jobs.prices_table import PriceTable
 
-__all__ = ["PLAIN", "UNKNOWN", "WINDOWS", "Price", "price", "sells", "standard", "version"]
+__all__ = ["PLAIN", "UNKNOWN", "WINDOWS", "Price", "Tariff", "price", "sells", "version"]
 
 
 def price(
@@ -39,11 +40,44 @@ def price(
     return UNKNOWN if rates is None else rates.price(usage)
 
 
-def standard(
-    usage: Usage, *, model: str, provider: str, own: bool, at: datetime, table: PriceTable | None = None
-) -> Price:
-    """What the same usage costs as a plain call of the default tier."""
-    return price(usage, model=model, provider=provider, own=own, lane=Lane.SYNC, tier=None, at=at, table=table)
+class Tariff:
+    """What calls of one model cost in one lane at one time; price lists are looked up once for all rows of a batch."""
+
+    def __init__(
+        self, model: str, *, provider: str, own: bool, lane: Lane, at: datetime, table: PriceTable | None = None
+    ) -> None:
+        self.model, self.own = model, own
+        self._lane = lane
+        self._where: dict[str, Any] = {"provider": provider, "own": own, "at": at, "table": table}
+        self._lists: dict[tuple[str | None, str], tuple[Rates | None, Rates | None, Rates | None]] = {}
+
+    def price(self, usage: Usage, answered: str | None, served: str) -> tuple[Price, Price]:
+        """What one call's usage costs, and what it would as a plain call; `served` is the tier.
+
+        It costs what the model that `answered` does; but a server's own name for the one that was asked for has no
+        price, and must not make a known price a guess.
+        """
+        if (lists := self._lists.get((answered, served))) is None:
+            lists = self._lists[answered, served] = self._look_up(answered, served)
+        rates, plain_rates, asked_rates = lists
+        paid = UNKNOWN if rates is None else rates.price(usage)
+        if asked_rates is not None and paid.source is not CostSource.COMPUTED:
+            asked = asked_rates.price(usage)
+            if paid.nano is None or (asked.nano == paid.nano and asked.source is CostSource.COMPUTED):
+                paid = asked
+        return paid, UNKNOWN if plain_rates is None else plain_rates.price(usage)
+
+    def _look_up(self, answered: str | None, served: str) -> tuple[Rates | None, Rates | None, Rates | None]:
+        """Of the model that answered, of a plain call, and of the model that was asked for where that is another."""
+        other = answered not in (None, self.model)
+        return (
+            self._rates(answered or self.model, self._lane, served),
+            self._rates(self.model, Lane.SYNC, None),
+            self._rates(self.model, self._lane, served) if other else None,
+        )
+
+    def _rates(self, model: str, lane: Lane, tier: str | None) -> Rates | None:
+        return _rates_at(model, lane=lane, tier=tier, **self._where)
 
 
 @lru_cache(maxsize=256)

@@ -1,7 +1,7 @@
 """Run one attempt at a job in its lane, and settle what it cost whatever happens."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +21,9 @@ from jobs.context import Context
 from jobs.errors import CallError, Permanent
 from jobs.finishing import finished
 from jobs.heard import Heard
+from jobs.observing import AttemptEnded, AttemptSent
 from jobs.providers import Timeouts
+from jobs.together import each
 
 _UNMADE = "the worker was stopped while --post-process ran; the answer is kept"
 
@@ -93,6 +95,7 @@ async def attempt(
     try:
         try:
             await context.load(claim.provider)
+            context.tell(AttemptSent(claim, request, context.endpoint(claim.provider).base_url))
             async with aclosing(_call(this)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Answer):
@@ -112,6 +115,7 @@ async def attempt(
     finally:
         log.close()
         ended = ended or _broken_off(this)
+        context.tell(AttemptEnded(claim, ended, kept=keep))
         await _settled(context, claim, ended, keep=keep, own=save)
     yield ended
 
@@ -138,8 +142,20 @@ async def _settled(context: Context, claim: Claim, ended: Ended, *, keep: bool, 
 
 
 def save(context: Context, claim: Claim, ended: Ended, *, keep: bool) -> "asyncio.Future[None]":
-    """Settle an attempt, with what becomes of its job."""
-    return context.thread(settle.settle, [_settlement(claim, ended, keep=keep)], context.clock.now())
+    """Settle an attempt, with what becomes of its job: in one transaction with all that end meanwhile."""
+    return context.together(_settle_all)(_settlement(claim, ended, keep=keep))
+
+
+def _settle_all(context: Context, settlements: Sequence[Settlement]) -> Sequence[Exception | None]:
+    """Settle them at once; one by one where that cannot be."""
+    now = context.clock.now()
+    try:
+        settle.settle(context.store, settlements, now)
+    except StoreError as error:
+        return [error] * len(settlements)
+    except Exception:
+        return each(lambda one: settle.settle(context.store, [one], now), settlements)
+    return [None] * len(settlements)
 
 
 def _settlement(claim: Claim, ended: Ended, *, keep: bool) -> Settlement:
@@ -187,14 +203,16 @@ def _ended(this: _Try) -> Ended:
 
 def _broken_off(this: _Try) -> Ended:
     """How it ends when its reader has left, or the worker was stopped; an answer that is there stays."""
+    wanted = this.context.running.stopped(this.claim.job_id)
+    for_good = this.keep or wanted
     if this.error is None and this.answer is None:
-        code, why = (None, None) if this.keep else ("stopped", outcome.STOPPED)
+        code, why = (None, outcome.WANTED if wanted else None) if for_good else ("stopped", outcome.STOPPED)
         this.answer = Answer(this.heard.choices(), Outcome.CANCELLED, error_code=code, error=why)
     ended = _ended(this)
     if isinstance(ended.ending, Succeeded):  # during its post-processing
         result = ended.ending.result
-        return replace(ended, ending=Cancelled(result) if this.keep else Failed("post_process", _UNMADE, result))
-    if isinstance(ended.ending, Cancelled) and not this.keep:
+        return replace(ended, ending=Cancelled(result) if for_good else Failed("post_process", _UNMADE, result))
+    if isinstance(ended.ending, Cancelled) and not for_good:
         ending = outcome.stopped(ended.ending.result, this.tries, this.context.clock.now())
         if this.context.on_unknown == "hold":
             ending = outcome.unless_billed(ending, ended.charge)

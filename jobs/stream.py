@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
+from math import inf
 
 from db import queue
 from db.ledger import Charge
@@ -13,6 +14,7 @@ from db.states import AttemptState
 from jobs.chat import OnLeave, Outcome
 from jobs.context import Context
 from jobs.finishing import finished
+from jobs.observing import JobLeft
 from jobs.runner import Ended, Event, attempt, request_of, save
 
 BURST_S = 0.001  # how long deltas that came at once are decoded before their readers have a turn
@@ -51,17 +53,27 @@ class Feed:
             for event in burst:
                 yield event
 
-    async def after(self, at: int) -> Sequence[Event]:
-        """What there is after the first `at` events, as soon as there is any; nothing at the end."""
-        while at >= len(self._events):
-            if self._over:
-                if self._error is not None:
-                    raise self._error
-                return ()
-            bell = asyncio.get_running_loop().create_future()
-            self._waiting.append(bell)
-            await bell
-        return self._events[at:]
+    async def after(self, at: int, quiet_s: float = inf) -> Sequence[Event] | None:
+        """What there is after the first `at` events, as soon as there is any; nothing at the end.
+
+        None when there was nothing for `quiet_s` seconds.
+        """
+        late = None if quiet_s == inf else asyncio.get_running_loop().call_later(quiet_s, self._ring)
+        try:
+            while at >= len(self._events):
+                if self._over:
+                    if self._error is not None:
+                        raise self._error
+                    return ()
+                if late and late.when() <= asyncio.get_running_loop().time():
+                    return None
+                bell = asyncio.get_running_loop().create_future()
+                self._waiting.append(bell)
+                await bell
+            return self._events[at:]
+        finally:
+            if late:
+                late.cancel()
 
 
 class Carried:
@@ -77,6 +89,7 @@ class Carried:
         self._begun = False
         self._task = asyncio.create_task(self._carry())
         context.carried.add(self._task)
+        context.running.begin(claim.job_id, self._task)
         self._task.add_done_callback(context.carried.discard)
 
     async def _carry(self) -> None:
@@ -90,6 +103,9 @@ class Carried:
             raise
         except Exception as error:
             self.feed.end(error)
+        finally:
+            self._context.running.end(self._claim.job_id)
+            self._context.tell(JobLeft(self._claim.job_id))
 
     async def _attempts(self) -> None:
         claim, held = self._claim, None
@@ -112,9 +128,9 @@ class Carried:
 
     async def _breathe(self) -> None:
         """Let the readers hear the first word at once, and the rest of a burst while it is decoded."""
-        if (now := time.monotonic()) - self._breathed > BURST_S:
+        if time.monotonic() - self._breathed > BURST_S:
             await asyncio.sleep(0)
-            self._breathed = now
+            self._breathed = time.monotonic()  # others had their turn meanwhile: that was no burst of this one
 
     async def _next(self, claim: Claim, again: Again) -> Claim | None:
         """Wait, then open the next attempt; None when the job is no longer ours to go on with."""
@@ -137,14 +153,14 @@ class Carried:
 
     async def stop(self) -> None:
         """Cancel the job, whatever it says of leaving; it is settled then."""
-        await asyncio.sleep(0)  # a task that is cancelled before its first step does nothing at all
-        self._task.cancel()
+        await self._context.running.stop([self._claim.job_id])
         await asyncio.wait({self._task})
 
     async def leave(self) -> None:
         """The last reader has left: what the request says of that is done."""
         if self._task.done():
             if not self._begun:  # a task that is cancelled before its first step does nothing at all
+                self._context.running.end(self._claim.job_id)
                 await leave(self._context, self._claim)
             return
         match self._request.handling.on_leave:

@@ -40,6 +40,12 @@ class Window:
         days = (today + timedelta(days=number) for number in (-1, 0, 1, 2))
         return next(max(opens, at) for opens, closes in map(self._span, days) if at < closes)
 
+    def last(self, at: datetime) -> tuple[datetime, datetime]:
+        """When the last one opened that is over, and when it closed."""
+        today = at.astimezone(self.zone).date()
+        spans = (self._span(today - timedelta(days=number)) for number in range(4))
+        return next((opened, closed) for opened, closed in spans if closed <= at)
+
     def _span(self, day: date) -> tuple[datetime, datetime]:
         """One night's opening and closing.
 

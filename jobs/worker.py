@@ -17,6 +17,7 @@ from db.tables import Batch
 from jobs import background, batch, live, packing, presence, windows
 from jobs.context import Context
 from jobs.errors import CallError
+from jobs.observing import JobsRescued, WindowLooked
 from jobs.retry import MAX_ATTEMPTS
 from jobs.runner import Ended
 
@@ -30,12 +31,17 @@ _TEND_S = 5.0
 
 @dataclass(slots=True)
 class Told:
-    """What a worker says while it works; each call is short and never fails."""
+    """What a worker says while it works; each call is short and never fails.
+
+    But `closed` may take a minute, in a thread: it has the digest of a window written, and of what was done since the
+    last one, and gives back what to say.
+    """
 
     job: Callable[[Claim, Ended], None] = lambda claim, ended: None
     batch: Callable[[Batch], None] = lambda moved: None
     trouble: Callable[[str], None] = lambda message: None
     note: Callable[[str], None] = lambda message: None
+    closed: Callable[[datetime, datetime, datetime], Iterable[str]] = lambda since, opened, closed: ()
 
 
 # ---- the steps ----
@@ -45,7 +51,8 @@ async def tend(context: Context, told: Told) -> None:
     """End what dead owners left, and name what waits for settings that this process does not have."""
     now = context.clock.now()
     tell(context, told)
-    await context.db(rescue.rescue, now, MAX_ATTEMPTS, hold=context.on_unknown == "hold")
+    if rescued := await context.db(rescue.rescue, now, MAX_ATTEMPTS, hold=context.on_unknown == "hold"):
+        context.tell(JobsRescued(rescued))
     for name in await context.db(queue.strangers, list(context.endpoints), now):
         told.trouble(f"jobs wait: {context.missing(name)}")
     for batch_id, base_url in await context.db(due.elsewhere, here(context), now):
@@ -61,6 +68,7 @@ def tell(context: Context, told: Told) -> None:
 async def pack(context: Context, told: Told) -> int:
     """Put what waits for the batch lane into batches, if the window is open; how many jobs moved."""
     opens = await window_opens(context)
+    context.tell(WindowLooked(opens))
     try:
         return await packing.pack(context, window_open=opens is None)
     except CallError as error:

@@ -12,7 +12,9 @@ from itertools import islice
 from db import queue
 from db.ids import new_id
 from db.queue import NewJob
+from jobs import collector
 from jobs.errors import ShunterError
+from jobs.observing import FileTakenIn
 from router.budgeting import Means
 from router.decided import Decided, Wish, row_of
 from router.decision import Decision, Facts
@@ -88,6 +90,8 @@ def submit(
         for part in _parts(reader, decide, summary.submission if wish.again else None):
             _write(router, summary, part, rejects, now)
             told(summary)
+    counts = summary.accepted, summary.duplicates, summary.rejected
+    router.context().tell(FileTakenIn(summary.submission, *counts))
     summary.rejects_file = str(rejects.path) if rejects.path else None
     return summary
 
@@ -173,12 +177,10 @@ def _write(router: Router, summary: Summary, part: _Part, rejects: Rejects, now:
 
 @contextmanager
 def _unhurried_gc() -> Iterator[None]:
-    """Look for cycles seldom: rows make none, and looking at every module each time takes a quarter of the whole."""
-    before = gc.get_threshold()
+    """Look for cycles seldom, and never at the modules, which alone takes a quarter of the whole."""
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
     try:
-        yield
+        with collector.seldom():
+            yield
     finally:
-        gc.set_threshold(*before)
         gc.unfreeze()

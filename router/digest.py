@@ -21,6 +21,8 @@ def lines(value: View) -> Iterator[str]:
     """The digest for a terminal, a line for each thing there is to say."""
     if value["attempts"]:
         yield f"cost: {_cost(value)}"
+    if before := value.get("before"):
+        yield f"before that: {_before(before)}"
     for one in value["failures"]:
         yield f"failed: {count(one['jobs'], 'job')} of {one['error'] or 'no known cause'}"
     if value["waiting"]:
@@ -29,12 +31,12 @@ def lines(value: View) -> Iterator[str]:
 
 def markdown(value: View) -> str:
     """The digest as a Markdown document."""
-    done = ", ".join(f"{number:,} {state}" for state, number in value["done"].items() if number)
     parts = [
         "# Shunter: what was done",
         f"From {_time(value['began_at'])} to {_time(value['ended_at'])}.",
-        f"- Jobs: {done or 'none ended'}",
+        f"- Jobs: {done(value) or 'none ended'}",
         f"- Cost: {_cost(value) if value['attempts'] else 'nothing was sent'}",
+        *([f"- Before that: {_before(before)}"] if (before := value.get("before")) else []),
     ]
     text = "\n".join([parts[0], "", parts[1], "", *parts[2:], ""])
     for title, head, rows in (
@@ -46,6 +48,17 @@ def markdown(value: View) -> str:
             table = [head, ["---"] * len(head), *rows]
             text += f"\n## {title}\n\n" + "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in table)
     return text
+
+
+def done(value: View) -> str:
+    """How many jobs ended how."""
+    return ", ".join(f"{number:,} {state}" for state, number in value["done"].items() if number)
+
+
+def _before(value: View) -> str:
+    """What ended between the last digest and this one's window."""
+    cost = f", {_cost(value)}" if value["attempts"] else ""
+    return f"{done(value) or 'no job ended'} since {_time(value['began_at'])}{cost}"
 
 
 def _cost(value: View) -> str:

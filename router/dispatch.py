@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from db import facts as kept
@@ -23,9 +23,11 @@ from jobs.clock import Clock
 from jobs.context import Context
 from jobs.errors import CallError
 from jobs.finishing import finished
+from jobs.observing import Closing
 from jobs.packing import has_batch_api
 from jobs.providers.background_params import can_move, why_not
 from jobs.runner import Event
+from jobs.together import Together
 from router import accepting, estimate, settings
 from router.answers import Answers
 from router.decided import Started, Wish
@@ -36,6 +38,7 @@ from router.opening import is_there
 from router.policy import changes, decide, seconds_left
 from router.rules import Policy, changed_by, load, told
 from router.settings import Settings, provider_of
+from router.watchers import watchers
 
 DEFAULT_MODELS = {"openai": "gpt-6-luna", "anthropic": "claude-haiku-5-5"}
 SPENT_S = 5.0  # what was spent today is looked up again after this, for policies that ask
@@ -105,7 +108,7 @@ class Router:
         """The decision on these facts at this time."""
         endpoint = self.settings.endpoints.get(facts.provider)
         own = endpoint is None or endpoint.own
-        # Corrected here, and kept as it was estimated: or what is learned would be of what was corrected already.
+        # Corrected here, and kept as it was estimated: or corrections would be learned from corrections.
         sent = max(round(facts.input_tokens * self.answers.factor(facts.model)), 1)
         size = Size(sent, facts.output_p50, facts.output_p90)
 
@@ -190,9 +193,8 @@ class Router:
         """Ask a server once whether it has a Batch API; one that cannot be reached now is asked by the worker."""
         if self.has_batch(provider) is None and provider in self.settings.endpoints:
             with suppress(CallError):
-                self._remembered[self.settings.endpoints[provider].base_url] = await has_batch_api(
-                    self.context(), provider
-                )
+                url = self.settings.endpoints[provider].base_url
+                self._remembered[url] = await has_batch_api(self.context(), provider)
 
     def model(self, given: str | None) -> str:
         """The model that is meant: the one given, the setting, or the smallest of the configured provider."""
@@ -205,11 +207,9 @@ class Router:
 
     async def submit(self, request: Request, wish: Wish | None = None) -> dict[str, Any]:
         """Accept the request and return its job in JSON form: answered if somebody waits for it, else queued."""
-        job_id = ""
         async with aclosing(self.stream(request, wish)) as events:
-            async for event in events:
-                job_id = event.job_id if isinstance(event, Started) else job_id
-        found = lookup.job(self.store, job_id)
+            started, *_ = [event async for event in events]
+        found = lookup.job(self.store, started.job_id) if isinstance(started, Started) else None
         assert found is not None
         return found
 
@@ -219,33 +219,38 @@ class Router:
         A request that nobody waits for ends after the first event: it is queued for a worker. Closing the generator
         early cancels the job.
         """
-        if not request.interactive:
-            await self.learn(provider_of(request.model, self.settings.endpoints))
-        starting = asyncio.get_running_loop().run_in_executor(None, self.start, request, wish or Wish())
-        try:
-            started = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            with suppress(asyncio.CancelledError):
-                await finished(starting)
-            if (claim := starting.result().claim) is not None:
-                await stream.leave(self.context(), claim)
-            raise
-        context = self.context()
+        started = await self.accept(request, wish or Wish())
         try:
             yield started
         except GeneratorExit:
             if started.claim is not None:
-                await stream.leave(context, started.claim)
+                await stream.leave(self.context(), started.claim)
             raise
         if started.claim is None:
             return
-        async with aclosing(stream.watch(context, started.claim)) as events:
+        async with aclosing(stream.watch(self.context(), started.claim)) as events:
             async for event in events:
                 yield event
 
     def start(self, request: Request, wish: Wish) -> Started:
         """Decide and record one request: leased to this process when it runs at once, else queued."""
         return accepting.start(self, request, wish)
+
+    async def accept(self, request: Request, wish: Wish) -> Started:
+        """The same off the event loop, in one transaction with all that come meanwhile; left when it is cancelled."""
+        if not request.interactive:
+            await self.learn(provider_of(request.model, self.settings.endpoints))
+        starting = self._starting(accepting.Asked(request, wish))
+        try:
+            return await finished(starting)
+        except asyncio.CancelledError:
+            if not starting.exception() and (claim := starting.result().claim):
+                await stream.leave(self.context(), claim)
+            raise
+
+    @cached_property
+    def _starting(self) -> Together[accepting.Asked, Started]:
+        return Together(partial(accepting.start_all, self))
 
     # ---- what it works with ----
 
@@ -283,11 +288,13 @@ class Router:
             on_rescue=self.settings.on_rescue,
             output_cap=self.settings.budget_output_cap,
             has_batch=self.settings.has_batch,
+            tell=watchers(self.settings),
         )
 
     async def close(self) -> None:
         """Close the connections to providers and to the database."""
         if "_context" in self.__dict__:
             await self._context.close()
+            await asyncio.to_thread(self._context.tell, Closing())
         if "store" in self.__dict__:
             await asyncio.to_thread(self.store.close)

@@ -116,10 +116,10 @@ def _choice(number: int, one: Row, refusal: str | None) -> Row:
         {"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["raw"]}}
         for call in one["tool_calls"] or []
     ]
-    message = {"role": "assistant", "content": one["text"] or None, "refusal": refusal}
+    message = {"role": "assistant", "content": one["text"] or None, "refusal": one.get("refusal") or refusal}
     if calls:
         message |= {"tool_calls": calls}
-    return {"index": number, "message": message, "finish_reason": one["finish_reason"], "logprobs": None}
+    return {"index": number, "message": message, "finish_reason": one["finish_reason"], "logprobs": one.get("logprobs")}
 
 
 def _usage(row: Row) -> Row | None:

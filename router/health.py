@@ -88,7 +88,8 @@ def _store(store: Store, settings: Settings, now: datetime, problems: list[str])
     rescued = rescue.rescue(store, now, MAX_ATTEMPTS, hold=settings.on_unknown == "hold")
     account, overdue = reports.account(store), checkup.overdue(store, now - LATE)
     if not account["balances"]:
-        problems.append("the account does not balance: keep a backup (`shunter db backup`) and report it as a bug")
+        todo = "keep a backup (`shunter db backup`), see `shunter db check`, and report it as a bug"
+        problems.append(f"the account does not balance: {todo}")
     if overdue:
         are = "batches are" if len(overdue) > 1 else "batch is"
         todo = "start `shunter worker` with the key and base URL that made them"

@@ -78,11 +78,16 @@ def read(source: BinaryIO, kind: Kind | None, defaults: Defaults, *, name: str) 
 
 
 class Reader(Iterator[Row | Reject]):
-    """Rows and rejects in the order of the file: about `expected`; `ignored` counts the keys that were not sent."""
+    """Rows and rejects in the order of the file: about `expected`; `ignored` counts the keys that were not sent.
 
-    def __init__(self, source: BinaryIO, kind: Kind | None, defaults: Defaults, *, name: str) -> None:
+    Lines of the Batch format are for `url`; `worded` makes a chat body of theirs, or raises UsageError.
+    """
+
+    def __init__(self, source: BinaryIO, kind: Kind | None, defaults: Defaults, *, name: str, url: str = URL,
+                 worded: Callable[[Fields], Fields] | None = None) -> None:  # fmt: skip
         self.ignored: Counter[str] = Counter()
         self._defaults = defaults
+        self._url, self._worded = url, worded
         self._fallbacks = {
             "max_tokens": defaults.max_tokens,
             "tools": defaults.tools,
@@ -145,14 +150,14 @@ class Reader(Iterator[Row | Reject]):
             raise _Bad("custom_id: is missing; a Batch line needs one")
         if (method := fields.pop("method", None)) != "POST":
             raise _Bad(f"method: must be POST, not {brief(method)}")
-        if (url := fields.pop("url", None)) != URL:
-            raise _Bad(f"url: only {URL} is supported, not {brief(url)}")
+        if (url := fields.pop("url", None)) != self._url:
+            raise _Bad(f"url: only {self._url} is supported, not {brief(url)}")
         body = fields.pop("body", None)
         if type(body) is not dict:
             raise _Bad(f"body: must be an object, not {brief(body)}")
         if fields:
             self._ignore(fields)
-        return body
+        return self._worded(body) if self._worded else body
 
     def _plain(self, fields: Fields) -> Fields:
         """The same for a row of short names; null says nothing, and an unknown key is not sent."""

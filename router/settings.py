@@ -29,6 +29,10 @@ _KEYS: dict[str, tuple[type, Any]] = {
     "window": (str, None),
     "digest_file": (str, None),
     "digest_command": (str, None),
+    "log_level": (str, "warning"),
+    "log_file": (str, None),
+    "otel": (bool, False),
+    "otel_content": (bool, False),
     "on_unknown": (str, "retry"),
     "on_rescue": (str, "wait"),
     "budget_output_cap": (int, 4096),
@@ -39,8 +43,11 @@ _KEYS: dict[str, tuple[type, Any]] = {
     "anthropic_batch_api": (bool, None),
 }
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 # key: the words that it can be, with what each means where they do not say it themselves
 _WORDS = {
+    "log_level": dict.fromkeys(LOG_LEVELS, ""),
     "openai_api": {"chat": "chat completions", "responses": "the Responses API"},
     "on_unknown": {"retry": "", "hold": ""},
     "on_rescue": {"wait": "", "pay_twice": ""},
@@ -64,6 +71,10 @@ class Settings:
     window: str | None = None
     digest_file: str | None = None  # for the report at the end of a worker's run
     digest_command: str | None = None
+    log_level: str = "warning"
+    log_file: str | None = None  # None: stderr
+    otel: bool = False  # whether spans and metrics go where OpenTelemetry's own variables say
+    otel_content: bool = False  # with what was asked and answered
     on_unknown: str = "retry"
     on_rescue: str = "wait"
     budget_output_cap: int = 4096  # tokens of an answer without a cap, where money is limited
@@ -99,6 +110,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         window=values["window"],
         digest_file=values["digest_file"],
         digest_command=values["digest_command"],
+        log_level=values["log_level"],
+        log_file=values["log_file"],
+        otel=values["otel"],
+        otel_content=values["otel_content"],
         on_unknown=values["on_unknown"],
         on_rescue=values["on_rescue"],
         budget_output_cap=values["budget_output_cap"],

@@ -154,13 +154,22 @@ def _attempts(view: View, now: datetime) -> "Table":
 
 
 def _note(attempt: View, above: View | None) -> str:
-    """How a stream came, what may have been billed, and the error; in a word where it stands above the table."""
+    """How it ended, what its cost is by, what may have been billed, the error (in a word where it stands above the
+    table), and how a stream came.
+    """
     risk = f"may have cost up to {money(attempt['at_risk_usd'])}" if attempt["at_risk_usd"] else ""
     held = f"{money(attempt['reserved_usd'])} of a budget held for it" if attempt["reserved_usd"] else ""
     error = attempt["error"] or {"message": ""}
     said = error["code"] if attempt["error"] == above and above else error["message"]
     ended = "" if attempt["error"] or attempt["outcome"] in (None, "complete") else attempt["outcome"]
-    return "; ".join(note for note in (ended, risk, held, said, _pace(attempt)) if note)
+    return "; ".join(note for note in (ended, _by(attempt), risk, held, said, _pace(attempt)) if note)
+
+
+def _by(attempt: View) -> str:
+    """What is not plain about its cost: the figure from before it was re-priced, or that it is the provider's own."""
+    if attempt["first_cost_usd"] != attempt["cost_usd"]:
+        return f"re-priced, at first {money(attempt['first_cost_usd'])}"
+    return "cost as the provider reported it" if attempt["cost_source"] == "reported" else ""
 
 
 def _pace(attempt: View) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from db import lookup
 from jobs import live
 from jobs.chat import Request
-from router import bulk, show, telling
+from router import bulk, logs, show, telling
 from router.asking import Asked, opened
 from router.bulk import Summary
 from router.dispatch import Router
@@ -30,6 +30,7 @@ def submit_prompt(asked: Asked, *, json: bool) -> int:
     130 when it was interrupted, 141 when its reader closed the pipe; the job is settled in every case.
     """
     router = Router()
+    logs.configure(router.settings)
     request = asked.request(router)  # before any signal is watched for: it may read stdin
     voice = Json() if json else Words(markdown=asked.markdown, whole=asked.post_process is not None)
     return asyncio.run(_submit_prompt(router, request, asked, voice))
@@ -56,6 +57,7 @@ def submit_file(asked: Asked, *, json: bool) -> int:
     """Submit a file of requests; the refused rows go to a file beside it."""
     asked.check_file()
     router = Router()
+    logs.configure(router.settings)
     try:
         return _submit_file(router, asked, json=json)
     except KeyboardInterrupt:

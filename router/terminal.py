@@ -25,6 +25,7 @@ _STATES = {
     "cancelled": "dim", "sent": "cyan", "ok": "green", "expired": "yellow", "unknown": "magenta", "packed": "yellow",
     "uploaded": "yellow", "unsure": "magenta", "ended": "cyan", "imported": "green",
 }  # fmt: skip
+talk: Callable[[str], None] | None = None  # takes what is said, where lines for machines are wanted
 _PIPE_WIDTH = 1000  # columns of a pipe: what reads it wants lines, not a layout
 
 
@@ -38,7 +39,10 @@ def complain(message: str) -> None:
 
 def say(message: str) -> None:
     """Talk to the person, on stderr."""
-    _line(sys.stderr, clean(message))
+    if talk is not None:
+        talk(message)
+    else:
+        _line(sys.stderr, clean(message))
 
 
 def data(value: Any, *, line: bool = False) -> None:

@@ -6,21 +6,25 @@ import os
 import signal
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from db import digests, facts, lookup
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
-from jobs import fleet, windows, worker
+from jobs import closing, fleet, windows, worker
 from jobs.errors import UsageError
 from jobs.presence import Gone
 from jobs.runner import Ended
 from jobs.sandbox.settings import SandboxError, SandboxSettings
-from router import digest, show, telling
+from router import digest, logs, show, telling
 from router.dispatch import Router
 from router.watching import Watch
+
+Log = tuple[str | None, str | None]  # its level and its file, as flags
 
 DONE, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 4, 130
 
@@ -67,7 +71,7 @@ class Shift:
             show.say(message)
 
 
-def work(*, once: bool, concurrency: int | None, json: bool, window: str | None = None) -> int:
+def work(*, once: bool, concurrency: int | None, json: bool, window: str | None = None, log: Log = (None, None)) -> int:
     """Work until nothing is due, or until told to stop; with `once`, 4 when jobs failed, 1 for a trouble.
 
     130 when it was told twice to stop, and cut off what ran.
@@ -78,6 +82,7 @@ def work(*, once: bool, concurrency: int | None, json: bool, window: str | None 
             "no provider is configured: set OPENAI_API_KEY or ANTHROPIC_API_KEY (or a base URL), or try `shunter demo`",
             code="no_key",
         )
+    logs.configure(router.settings, *log)
     set_window(router, window or router.settings.window)
     _share_one_heap()
     try:
@@ -102,11 +107,13 @@ def set_window(router: Router, text: str | None) -> None:
         kept = str(window) if window else windows.ALWAYS
         if facts.get(router.store, windows.KEY) != kept:
             facts.put(router.store, windows.KEY, kept)
+            closing.begin(router.store, datetime.now(UTC))
             show.say(f"bulk work is submitted {f'from {kept}' if window else 'at any hour'} from now on")
 
 
 async def _work(router: Router, *, once: bool, concurrency: int | None, json: bool) -> int:
     watch = Watch(router.store)
+    logs.beside(watch.aside)
     stop, shift = asyncio.Event(), Shift(watch=watch)
     _obey_signals(stop, shift)
     before, began = lookup.counts(router.store), datetime.now(UTC)
@@ -117,7 +124,8 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
                 await worker.once(context, shift.told(), stop)
             else:
                 show.say(f"worker {context.owner} runs; Ctrl-C ends it")
-                await fleet.run(context, shift.told(), stop, router.settings.poll_seconds)
+                told = replace(shift.told(), closed=partial(_closed, router))
+                await fleet.run(context, told, stop, router.settings.poll_seconds)
     except Gone as error:
         show.complain(str(error))
         sys.stderr.flush()
@@ -125,7 +133,8 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     finally:
         await context.close()
     summary = _summary(shift, before, lookup.counts(router.store))
-    _tell(router, shift, summary, began, json=json)
+    nightly = not once and facts.get(router.store, windows.KEY) not in (None, windows.ALWAYS)
+    _tell(router, shift, summary, began, json=json, nightly=nightly)
     await router.close()
     if not once:
         return DONE  # what stood in the way was said when it did, and may be over since
@@ -134,11 +143,15 @@ async def _work(router: Router, *, once: bool, concurrency: int | None, json: bo
     return SOME_FAILED if summary["done"]["failed"] else DONE
 
 
-def _tell(router: Router, shift: Shift, summary: dict[str, Any], began: datetime, *, json: bool) -> None:
-    """What was done, and the digest; a run in which nothing ended leaves the last one's where it is."""
+def _tell(router: Router, shift: Shift, summary: dict[str, Any], began: datetime, *, json: bool,
+          nightly: bool) -> None:  # fmt: skip
+    """What was done, and the digest; a run in which nothing ended leaves the last one's where it is.
+
+    Of a worker that goes by a window, it is said here only: what is written is the digest of the window.
+    """
     value = digests.since(router.store, began, datetime.now(UTC))
-    if value["attempts"] or any(value["done"].values()):
-        for trouble in digest.hand_over(value, router.settings.digest_file, router.settings.digest_command):
+    if not nightly:
+        for trouble in _written(router, value):
             shift.told().trouble(trouble)
     if json:
         show.data(summary | {"digest": value})
@@ -146,6 +159,20 @@ def _tell(router: Router, shift: Shift, summary: dict[str, Any], began: datetime
     telling.worked(summary)
     for line in digest.lines(value):
         show.say(line)
+
+
+def _written(router: Router, value: dict[str, Any]) -> list[str]:
+    """Hand the digest over, if anything ended; what went wrong."""
+    if not any(one and (one["attempts"] or any(one["done"].values())) for one in (value, value.get("before"))):
+        return []
+    return digest.hand_over(value, router.settings.digest_file, router.settings.digest_command)
+
+
+def _closed(router: Router, since: datetime, opened: datetime, closed: datetime) -> list[str]:
+    """The digest of a window that closed, with what ended since the last one, handed over; what to say of it."""
+    value = digests.of_window(router.store, since, opened, closed)
+    head = f"the window closed at {closed:%Y-%m-%d %H:%M} UTC: {digest.done(value) or 'no job ended in it'}"
+    return [head, *digest.lines(value), *_written(router, value)]
 
 
 def _obey_signals(stop: asyncio.Event, shift: Shift) -> None:

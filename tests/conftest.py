@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 import openai
@@ -16,6 +17,9 @@ from jobs.sandbox.settings import SandboxSettings
 from tests.browser import chromium
 from tests.lanes import KEY, World
 from tests.postgres import Postgres, postgres
+
+if TYPE_CHECKING:
+    from tests.gateways import Served
 
 __all__ = ["chromium"]
 
@@ -133,3 +137,30 @@ def claude(sandbox: Sandbox, one_claude: anthropic.Anthropic) -> anthropic.Anthr
     """Anthropic's SDK, with a sandbox that remembers nothing."""
     sandbox.reset()
     return one_claude
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict[str, Any]:
+    """What the settings of the module's gateway say beside the usual; a module may have a fixture of its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def served(sandbox: Sandbox, facts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Served]":
+    """A gateway, for modules that keep one sandbox and one gateway for all of their tests."""
+    from tests.gateways import serving, settings_for  # not before a test needs it: every test has this file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        patch.setenv("ANTHROPIC_API_KEY", KEY)
+        settings = settings_for(sandbox.url, tmp_path_factory.mktemp("gateway"), **facts)
+        with serving(settings, ("llm.example",)) as gateway:
+            yield gateway
+
+
+@pytest.fixture
+def asked(served: "Served", sandbox: Sandbox) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client of that gateway, with a sandbox that remembers nothing."""
+    sandbox.reset()
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=0, timeout=20) as client:
+        yield client

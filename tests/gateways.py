@@ -32,6 +32,10 @@ class Served:
     server: uvicorn.Server
 
     @property
+    def token(self) -> str:
+        return TOKEN
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {TOKEN}"}
 

@@ -120,9 +120,10 @@ def test_a_word_that_names_no_job_or_several_is_refused(store: Store, run: Shell
 
 def test_jobs_are_cancelled_and_tried_again(store: Store, run: Shell) -> None:
     (ident,) = add(store, job())
-    assert run("jobs", "cancel", ident, ident, "--json").json == {"cancelled": [ident], "left": []}
+    assert run("jobs", "cancel", ident, ident, "--json").json == {"cancelled": [ident], "stopping": [], "left": []}
     again = run("jobs", "cancel", ident, "--json")
-    assert (again.code, again.json) == (1, {"cancelled": [], "left": [{"id": ident, "state": "cancelled"}]})
+    left = [{"id": ident, "state": "cancelled"}]
+    assert (again.code, again.json) == (1, {"cancelled": [], "stopping": [], "left": left})
     assert again.err.count("\n") == 1
     assert run("jobs", "retry", ident, "--json").json == {"queued": [ident], "left": []}
     assert states(store) == {"queued": 1}

@@ -19,6 +19,7 @@ import db.gateway_batches
 import db.headroom
 import db.keys
 import db.lengths
+import db.pace
 import db.rates
 import db.rollups
 import db.tables

@@ -27,14 +27,6 @@ def sandbox(chromium: "Browser") -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        with serving(settings_for(sandbox.url, tmp_path_factory.mktemp("page"))) as gateway:
-            yield gateway
-
-
-@pytest.fixture(scope="module")
 def desk(chromium: "Browser", served: Served) -> Iterator[Window]:
     with window(chromium, served) as opened:
         yield opened
@@ -243,3 +235,20 @@ def test_an_answer_full_of_html_and_script_stays_text(
             assert links
             assert all(link.startswith("https://evil.example/") for link in links)
             assert "pwned" not in opened.page.title()
+
+
+def test_the_board_of_a_job_that_runs_shows_its_answer_as_it_grows(
+    chat: Window, served: Served, sandbox: Sandbox
+) -> None:
+    sandbox.faults([{"kind": "silence", "after": 20, "seconds": 1.5, "times": 1}])
+    chat.ask(ESSAY)
+    chat.begun(40)
+    chat.page.goto(f"/jobs/{last_job(served)['id']}")
+    growing = chat.page.get_by_label("Answer so far")
+    growing.wait_for()
+    first = growing.locator(".prose").inner_text().strip()
+    chat.page.get_by_role("heading", name="Answer", exact=True).wait_for()
+    assert not growing.is_visible()
+    whole = chat.page.locator(".paper .prose").first.inner_text().strip()
+    assert whole.startswith(first)
+    assert len(whole) > len(first) > 20

@@ -10,7 +10,7 @@ import pytest
 
 from db.states import CostSource, Lane
 from jobs.chat import Usage
-from jobs.pricing import Price, price, standard
+from jobs.pricing import Price, Tariff, price
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SEPTEMBER = datetime(2026, 9, 15, tzinfo=UTC)
@@ -186,9 +186,14 @@ def test_another_server_is_assumed_to_ask_what_the_seller_asks() -> None:
     assert cost("claude-haiku-5-5", Usage(1000, 100), own=True, provider="openai").nano is None
 
 
-def test_standard_is_the_plain_call() -> None:
-    plain = standard(Usage(1000, 500), model="gpt-6-luna", provider="openai", own=True, at=NOW)
-    assert plain == cost("gpt-6-luna", Usage(1000, 500))
+def test_a_tariff_says_what_a_call_costs_and_what_a_plain_one_would() -> None:
+    prices, usage = Tariff("gpt-6-luna", provider="openai", own=True, lane=Lane.BATCH, at=NOW), Usage(1000, 500)
+    plain = cost("gpt-6-luna", usage)
+    for served in ("default", "batch", "default"):
+        assert prices.price(usage, "gpt-6-luna", served) == (cost("gpt-6-luna", usage, Lane.BATCH), plain)
+    assert prices.price(usage, "gpt-6-sol", "batch") == (cost("gpt-6-sol", usage, Lane.BATCH), plain)
+    assert prices.price(usage, "deployment-7", "batch") == prices.price(usage, None, "batch")  # a name without a price
+    assert prices.price(Usage(1, 5, cached=2), None, "batch")[0].nano is None
 
 
 def test_a_price_needs_a_time_zone() -> None:

@@ -238,7 +238,8 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 def test_the_command_shows_then_writes(shell: Shell, store: Store, tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    answered(store, now=now - timedelta(minutes=5))
+    ident = answered(store, now=now - timedelta(minutes=5))
+    assert "re-priced" not in shell("jobs", "show", ident).out
     path = tmp_path / "mine.toml"
     path.write_text('[[price]]\nmodel = "gpt-6-luna"\ninput = 1\noutput = 1\n')
     told = shell("db", "reprice", "--since", "1h", "--prices", str(path))
@@ -249,5 +250,8 @@ def test_the_command_shows_then_writes(shell: Shell, store: Store, tmp_path: Pat
     done = shell("db", "reprice", "--since", "1h", "--prices", str(path), "--yes", "--json").json
     assert (done["written"], done["difference_usd"], done["rows"][0]["model"]) == (1, "0.00115", "gpt-6-luna")
     assert shell("report", "cost", "--json").json["total_usd"] == "0.0015"
+    shown = " ".join(shell("jobs", "show", ident).out.split())
+    assert "$0.0015" in shown
+    assert "re-priced, at first $0.00035" in shown
     wrong = shell("db", "reprice", "--since", "1h", "--prices", str(tmp_path / "none.toml"))
     assert (wrong.code, wrong.out) == (2, "")

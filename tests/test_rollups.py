@@ -26,6 +26,7 @@ BOTH = ["openai", "anthropic"]
 YES = Succeeded(Text("yes", "stop"))
 PAID = Charge(AttemptState.OK, 100, CostSource.COMPUTED, 200, input_tokens=3, output_tokens=5)
 LOST = Charge(AttemptState.UNKNOWN, error_code="cut", error="cut")
+UNPRICED = Charge(AttemptState.OK, input_tokens=3, output_tokens=5)
 FREE = Charge.free(AttemptState.FAILED, code="http_500", error="no")
 
 
@@ -94,7 +95,7 @@ def test_rows_that_a_person_sends_again_stay_at_risk(store: Store) -> None:
 
 
 def test_a_new_price_is_in_every_report(store: Store) -> None:
-    idents = [call(store), call(store, LOST), call(store, tags={"team": "a"})]
+    idents = [call(store), call(store, UNPRICED), call(store, tags={"team": "a"})]
     repricing = Repricing("r", "2026-11", NOW, None, NOW)
     same = {"cost_source": CostSource.COMPUTED, "price": "new"}
     changes = [Adjustment(idents[0], 1, 100, 70, 200, 140, **same), Adjustment(idents[1], 1, None, 5, None, 9, **same)]
@@ -103,6 +104,14 @@ def test_a_new_price_is_in_every_report(store: Store) -> None:
     report = reports.cost(store, [])
     assert (report["total_usd"], report["unknown_attempts"], report["at_risk_usd"]) == ("0.000000175", 0, "0")
     assert reports.savings(store, [])["standard_usd"] == "0.000000349"
+
+
+def test_what_can_still_be_charged_gets_no_new_price(store: Store) -> None:
+    ident = call(store, LOST)
+    change = Adjustment(ident, 1, None, 70, None, 140, CostSource.COMPUTED, "new")
+    assert adjustments.apply(store, Repricing("r", "2026-11", NOW, None, NOW), [change]) == 0
+    settle.settle(store, [Settlement(ident, 1, PAID, YES)], NOW + timedelta(hours=1))
+    balanced(store)
 
 
 def test_they_are_filled_from_what_there_was(store: Store) -> None:

@@ -1,27 +1,20 @@
-"""How attempts end: alone, late, twice, after their lease was lost; and the account over any sequence of moves."""
+"""How attempts end: alone, late, twice, after their lease was lost."""
 
-from datetime import datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from db import batch_rows, batches, queue, rescue, settle
-from db.engine import Store, connect
-from db.ids import new_id
+from db import batches, queue, rescue, settle
+from db.engine import Store
 from db.ledger import Charge
-from db.migrations import migrate
 from db.packing import Waiting
 from db.plans import Onto
 from db.queue import Claim
 from db.settle import Again, Cancelled, Ending, Failed, Held, Settlement, Succeeded, Text
-from db.states import FINAL, MOVES, AttemptState, CostSource, JobState
+from db.states import AttemptState, CostSource
 from tests import lanes
-from tests.lanes import MODEL, NOW, RISK, add, balanced, decision, job, rows, states
+from tests.lanes import MODEL, NOW, RISK, add, balanced, job, rows, states
 
 pytestmark = pytest.mark.both
 
@@ -223,143 +216,3 @@ def test_bulk_is_tried_again_and_not_for_ever(store: Store) -> None:
             assert states(store) == {"queued": 1}
             queue.claim(store, "me", DEAD + timedelta(hours=n), 1, DEAD + timedelta(hours=n), ALL)
     assert one(store, "state, error_code") == ("failed", "abandoned")
-
-
-# ---- any sequence ----
-
-
-class Moves(RuleBasedStateMachine):
-    """Random owners, times and endings over one database; the invariants hold after every step."""
-
-    claims = Bundle("claims")
-
-    @initialize()
-    def open(self) -> None:
-        self.folder = TemporaryDirectory()
-        self.store = connect(f"sqlite:///{Path(self.folder.name) / 'm.db'}")
-        migrate(self.store)
-        queue.open_submission(self.store, "s", "test", NOW)
-        self.now: datetime = NOW
-        self.costs: dict[tuple[str, int], int] = {}
-        self.was: dict[str, str] = {}
-        self.by_person = False
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            self.folder.cleanup()
-
-    @rule(lane=st.sampled_from(["sync", "batch"]), interactive=st.booleans(), key=st.integers(0, 12))
-    def submit(self, lane: str, interactive: bool, key: int) -> None:
-        new = job(lane=lane, interactive=interactive, row_key=f"row {key}", now=self.now)
-        queue.add(self.store, "s", [decision()], [new], self.now)
-
-    @rule(key=st.integers(13, 20), target=claims)
-    def start(self, key: int) -> Claim | None:
-        new = job(lane="stream", interactive=True, row_key=f"row {key}", now=self.now)
-        return queue.start(self.store, new, new.id, decision(), "person", self.now + timedelta(seconds=30), self.now)
-
-    @rule(target=claims, by=st.sampled_from(["a", "b"]))
-    def claim(self, by: str) -> Claim | None:
-        found = queue.claim(self.store, by, self.now + timedelta(seconds=30), 1, self.now, ALL)
-        return found[0] if found else None
-
-    @rule(mine=claims, target=claims)
-    def again(self, mine: Claim | None) -> Claim | None:
-        return queue.again(self.store, mine, self.now) if mine else None
-
-    @rule(seconds=st.sampled_from([1, 20, 40, 100]))
-    def time_passes(self, seconds: int) -> None:
-        self.now += timedelta(seconds=seconds)
-
-    @rule()
-    def rescue(self) -> None:
-        rescue.rescue(self.store, self.now, 3)
-
-    @rule(by=st.sampled_from(["a", "b", "person"]))
-    def renew(self, by: str) -> None:
-        queue.renew(self.store, by, self.now + timedelta(seconds=30))
-
-    @rule(
-        mine=claims,
-        ending=st.sampled_from(
-            [YES, Failed("x", "why"), Again(NOW, "x", "why"), Cancelled(), Held(Text("p", partial=True))]
-        ),
-        charge=st.sampled_from([PAID, UNKNOWN, Charge.free(AttemptState.FAILED), PAID._replace(cost_nano=5)]),
-    )
-    def settle_call(self, mine: Claim | None, ending: Ending, charge: Charge) -> None:
-        if mine:
-            settle.settle(self.store, [Settlement(mine.job_id, mine.n, charge, ending)], self.now)
-
-    @rule()
-    def pack(self) -> None:
-        limits = {"base_url": "u", "max_rows": 3, "max_bytes": 10**6}
-        lanes.pack(self.store, new_id(self.now), Waiting("openai", MODEL, 1), now=self.now, **limits)
-
-    @rule(
-        ending=st.sampled_from([YES, Failed("x", "why"), Again(NOW, "x", "why")]),
-        charge=st.sampled_from([PAID, UNKNOWN]),
-    )
-    def import_some(self, ending: Ending, charge: Charge) -> None:
-        found = rows(self.store, "SELECT job_id, n FROM attempt WHERE batch_id IS NOT NULL ORDER BY random() LIMIT 2")
-        settle.settle(self.store, [Settlement(ident, n, charge, ending) for ident, n in found], self.now)
-
-    @rule()
-    def upload(self) -> None:
-        for row in rows(self.store, "SELECT id FROM batch WHERE state = 'packed' LIMIT 1"):
-            batch = batches.get(self.store, row[0])
-            count = len(list(batch_rows.rows_of(self.store, row[0])))
-            assert batch is not None
-            if count:
-                batches.intend_upload(self.store, batch, count, self.now)
-            else:  # every row was taken out
-                batches.imported(self.store, batch.id, self.now)
-
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        if ids := [row[0] for row in rows(self.store, "SELECT id FROM job")]:
-            queue.cancel(self.store, [data.draw(st.sampled_from(ids))], self.now)
-
-    @rule(data=st.data())
-    def retry(self, data: st.DataObject) -> None:
-        if ids := [row[0] for row in rows(self.store, "SELECT id FROM job")]:
-            self.by_person = True
-            queue.retry(self.store, [data.draw(st.sampled_from(ids))], self.now)
-
-    @invariant()
-    def account(self) -> None:
-        if not hasattr(self, "store"):
-            return
-        balanced(self.store)
-        assert not rows(self.store, "SELECT 1 FROM result GROUP BY job_id HAVING count(*) > 1")
-        assert not rows(
-            self.store,
-            "SELECT 1 FROM job WHERE state = 'running' AND "
-            "(SELECT count(*) FROM attempt WHERE job_id = id) <> attempts",
-        )
-        paid = {(row[0], row[1]): row[2] for row in rows(self.store, "SELECT job_id, n, cost_nano FROM attempt")}
-        for key, cost in self.costs.items():
-            assert paid[key] == cost, "a settled attempt changed its price"
-        self.costs = {key: cost for key, cost in paid.items() if cost is not None}
-        now = {row[0]: row[1] for row in rows(self.store, "SELECT id, state FROM job")}
-        for ident, state in self.was.items():
-            before, after = JobState(state), JobState(now[ident])
-            if before != after:
-                assert after in MOVES[before] or self._through(before, after), (before, after)
-                assert before not in FINAL or self.by_person
-        self.was, self.by_person = now, False
-
-    @staticmethod
-    def _through(before: JobState, after: JobState) -> bool:
-        """One call may make two moves of a job: two of its attempts are settled in it."""
-        return any(after in MOVES[between] for between in MOVES[before])
-
-
-Moves.TestCase.settings = settings(
-    max_examples=30,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
-)
-test_any_sequence_of_moves = Moves.TestCase

@@ -18,8 +18,8 @@ from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from router.dispatch import Router
 from router.web import batches
-from tests.gateways import TOKEN, Served, serving, settings_for
-from tests.lanes import KEY, MODEL
+from tests.gateways import Served
+from tests.lanes import MODEL
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +29,11 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module", params=["with a Batch API", "without one"])
-def served(
-    sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Served]:
+def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
         patch.setattr(batch, "_SOON_S", 0.2)
         patch.setattr(polling, "_FIRST_POLL_S", 0.05)
-        known = {"has_batch": {"openai": request.param == "with a Batch API"}}
-        with serving(settings_for(sandbox.url, tmp_path_factory.mktemp("batches"), **known)) as gateway:
-            yield gateway
-
-
-@pytest.fixture
-def asked(served: Served, sandbox: Sandbox) -> Iterator[openai.OpenAI]:
-    sandbox.reset()
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
-        yield client
+        yield {"has_batch": {"openai": request.param == "with a Batch API"}}
 
 
 def line(custom_id: str, **more: Any) -> str:
@@ -168,7 +156,7 @@ def test_what_was_left_in_the_middle_is_swept(asked: openai.OpenAI, served: Serv
 
 def test_a_batch_whose_server_died_while_it_read_is_given_up(asked: openai.OpenAI, served: Served) -> None:
     store, long_ago = served.router.store, served.router.clock.now() - 2 * batches.BROKEN_OFF
-    lost = gateway_batches.Asked("batch_lost" + served.url[-5:], None, "file-x", batches.ENDPOINT, None, long_ago,
+    lost = gateway_batches.Asked("batch_lost" + served.url[-5:], None, "file-x", batches.CHAT, None, long_ago,
                                  long_ago)  # fmt: skip
     gateway_batches.create(store, lost)
     assert asked.batches.retrieve(lost.id).status == "failed"

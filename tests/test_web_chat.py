@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,8 +10,7 @@ import pytest
 
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import Served, serving, settings_for
-from tests.lanes import KEY
+from tests.gateways import Served
 
 ESSAY = "Write a long essay about rivers."
 
@@ -21,15 +19,6 @@ ESSAY = "Write a long essay about rivers."
 def sandbox() -> Iterator[Sandbox]:
     with running(SandboxSettings(tokens_per_second=200, answer_tokens=60)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        folder: Path = tmp_path_factory.mktemp("chat")
-        with serving(settings_for(sandbox.url, folder)) as gateway:
-            yield gateway
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.sandbox.server import running
+from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import Served, serving, settings_for
-from tests.lanes import KEY, MODEL
+from tests.gateways import Served
+from tests.lanes import MODEL
 
 POSTS = ("/v1/chat/completions", "/v1/responses", "/v1/batches", "/v1/files", "/api/chat/stream", "/api/login")
 GETS = ("/api/jobs/{}", "/api/jobs/{}/stream", "/api/conversations/{}", "/v1/files/{}", "/v1/files/{}/content",
@@ -42,11 +42,9 @@ quick = settings(max_examples=60, deadline=None, suppress_health_check=list(Heal
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch, running(SandboxSettings(answer_tokens=3)) as sandbox:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        with serving(settings_for(sandbox.url, tmp_path_factory.mktemp("fuzz"))) as gateway:
-            yield gateway
+def sandbox() -> Iterator[Sandbox]:
+    with running(SandboxSettings(answer_tokens=3)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

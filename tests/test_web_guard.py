@@ -14,9 +14,8 @@ from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from router import keyring
 from router.web import guard, tokens
-from router.web.guard import Bucket
 from tests.commands import Shell, refused
-from tests.gateways import TOKEN, Served, serving, settings_for
+from tests.gateways import TOKEN, Served
 from tests.lanes import KEY, MODEL
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
@@ -27,14 +26,6 @@ PAGE = {"X-Shunter-Page": "1"}
 def sandbox() -> Iterator[Sandbox]:
     with running(SandboxSettings(answer_tokens=5)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        with serving(settings_for(sandbox.url, tmp_path_factory.mktemp("guard")), ("llm.example",)) as gateway:
-            yield gateway
 
 
 @pytest.fixture
@@ -225,12 +216,6 @@ def test_a_key_s_lanes_rate_and_budget_hold(anyone: httpx2.Client, served: Serve
     broke = anyone.post("/v1/chat/completions", json=ASK, headers=poor)
     assert (broke.status_code, broke.json()["error"]["type"]) == (429, "insufficient_quota")
     assert broke.headers["x-should-retry"] == "false"
-
-
-def test_a_bucket_gives_so_many_a_minute() -> None:
-    bucket = Bucket(2)
-    assert [bucket.take(100.0) for _ in range(3)] == [0.0, 0.0, 30.0]
-    assert bucket.take(131.0) == 0.0
 
 
 def test_only_hashes_of_keys_are_kept(served: Served) -> None:

@@ -12,8 +12,8 @@ from db import lookup
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from router.web import streams
-from tests.gateways import TOKEN, Served, serving, settings_for
-from tests.lanes import CLAUDE, KEY, MODEL
+from tests.gateways import Served
+from tests.lanes import CLAUDE, MODEL
 
 ESSAY: list[Any] = [{"role": "user", "content": "Write a long essay about rivers."}]
 TOOL: dict[str, Any] = {
@@ -26,22 +26,6 @@ TOOL: dict[str, Any] = {
 def sandbox() -> Iterator[Sandbox]:
     with running(SandboxSettings(answer_tokens=30, tokens_per_second=600)) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        patch.setenv("ANTHROPIC_API_KEY", KEY)
-        with serving(settings_for(sandbox.url, tmp_path_factory.mktemp("openai"))) as gateway:
-            yield gateway
-
-
-@pytest.fixture
-def asked(served: Served, sandbox: Sandbox) -> Iterator[openai.OpenAI]:
-    sandbox.reset()
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
-        yield client
 
 
 def test_a_plain_answer_with_its_usage_and_which_way_it_went(asked: openai.OpenAI, sandbox: Sandbox) -> None:

@@ -10,8 +10,8 @@ import pytest
 from jobs import live
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import TOKEN, Served, serving, settings_for
-from tests.lanes import KEY, MODEL
+from tests.gateways import Served
+from tests.lanes import MODEL
 
 TOOL: Any = {"type": "function", "name": "get_weather", "strict": False,
              "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}  # fmt: skip
@@ -25,19 +25,8 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="module")
-def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OPENAI_API_KEY", KEY)
-        folder = tmp_path_factory.mktemp("responses")
-        with serving(settings_for(sandbox.url, folder, has_batch={"openai": False})) as gateway:
-            yield gateway
-
-
-@pytest.fixture
-def asked(served: Served, sandbox: Sandbox) -> Iterator[openai.OpenAI]:
-    sandbox.reset()
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
-        yield client
+def facts() -> dict[str, Any]:
+    return {"has_batch": {"openai": False}}
 
 
 def test_a_whole_response(asked: openai.OpenAI, sandbox: Sandbox) -> None:
@@ -120,7 +109,8 @@ def test_a_response_in_the_background_is_cancelled(asked: openai.OpenAI) -> None
 @pytest.mark.parametrize(
     "body",
     [{}, {"input": 3}, {"input": []}, {"input": [3]}, {"input": [{"type": "item_reference", "id": "x"}]},
-     {"input": "a", "tools": [{"type": "web_search"}]}, {"input": "a", "background": True, "stream": True},
+     {"input": "a", "tools": [{"type": "web_search"}]}, {"input": "a", "background": True, "stream": True,
+      "background_options": {"completion_window": "2h"}},
      {"input": "a", "previous_response_id": 3}, {"input": "a", "conversation": "c"}, {"input": "a", "tools": 3},
      {"input": [{"role": "user", "content": [3]}]}, {"input": [{"role": "user"}]}],
 )  # fmt: skip

@@ -154,7 +154,7 @@ class _Reader:
                     return await self._response.aread()
         except TimeoutError:
             raise self._late(self._first) from None
-        self._bytes = self._response.aiter_bytes()
+        self._bytes = _body_of(self._response)
         return None
 
     async def deltas(self) -> list[Delta] | None:
@@ -215,6 +215,13 @@ class _Reader:
             await received.aclose()  # type: ignore[attr-defined]
         if self._response is not None:
             await self._response.aclose()
+
+
+def _body_of(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Its bytes as they come; the library's own way to them is a third of what an event costs."""
+    if header(response.headers, "content-encoding") or not isinstance(response.stream, httpx2.AsyncByteStream):
+        return response.aiter_bytes()
+    return aiter(response.stream)
 
 
 def _readable(data: bytes) -> bool:

@@ -217,6 +217,10 @@ class Link(asyncio.Protocol):
 
     # ---- what httptools calls ----
 
+    def on_message_begin(self) -> None:
+        """A response, or one that nobody asked for."""
+        self._over = self._over or self._whole
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or trailer."""
         if self._head is None:
@@ -224,14 +228,15 @@ class Link(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole; one that is only a sign of life is not the response's."""
-        if (status := self._parser.get_status_code()) >= 200:
+        if (status := self._parser.get_status_code()) >= 200 and not self._whole:
             self._head = Head(status, self._headers)
         self._headers = []
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body."""
-        self._pieces.append(piece)
-        self._held += len(piece)
+        if not self._whole:
+            self._pieces.append(piece)
+            self._held += len(piece)
 
     def on_message_complete(self) -> None:
         """The response is whole."""

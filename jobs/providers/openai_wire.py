@@ -22,6 +22,8 @@ from jobs.providers.answers import (
     text_of,
     tool_call,
 )
+from jobs.providers.logprobs import Probs, joined, probs_of
+from jobs.providers.reported import nano_of
 
 MOST_CHOICES = 1024  # eight times what OpenAI gives; an index beyond is none
 REASONING = re.compile(r"(.*/)?(o\d|gpt-[5-9])")
@@ -82,7 +84,8 @@ def usage_of(raw: Any) -> Usage | None:
     stored = min(writes, read - cached)
     heard = min(count(ins.get("audio_tokens")), read - cached - stored)
     spoken = min(count(outs.get("audio_tokens")), wrote)
-    return Usage(read, wrote, cached, stored, min(reasoning, wrote), audio_input=heard, audio_output=spoken)
+    cost = nano_of(raw) if "cost" in raw else None
+    return Usage(read, wrote, cached, stored, min(reasoning, wrote), 0, heard, spoken, reported=cost)
 
 
 def _details(raw: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -126,13 +129,14 @@ def _function(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 class _Part:
     """One choice as it grows."""
 
-    __slots__ = ("_by_slot", "calls", "finish", "legacy", "reasoning", "refusal", "text")
+    __slots__ = ("_by_slot", "calls", "finish", "legacy", "probs", "reasoning", "refusal", "text")
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.refusal: list[str] = []
         self.reasoning: list[str] = []
         self.calls: list[_Call] = []
+        self.probs: list[Probs] = []
         self.legacy: _Call | None = None  # the old function_call; some servers fill both
         self.finish: str | None = None
         self._by_slot: dict[int, _Call] = {}
@@ -180,6 +184,7 @@ class _Part:
             "".join(self.reasoning),
             tuple(call.close(whole) for call in calls),
             self.finish,
+            joined(self.probs) if self.probs else None,
         )
 
 
@@ -234,7 +239,11 @@ class Accumulator:
             part = self._parts[index] = _Part()
         if reason and isinstance(reason, str):
             part.finish = reason
-        return part.add(delta, index) if isinstance(delta, Mapping) else None
+        piece = part.add(delta, index) if isinstance(delta, Mapping) else None
+        if probs := probs_of(raw.get("logprobs")):
+            part.probs.append(probs)
+            return replace(piece or Delta(choice=index), logprobs=probs)
+        return piece
 
     def finish(self, failure: CallError | None = None) -> Answer:
         """The answer with all that came; a failure after every finish reason changes nothing."""
@@ -286,7 +295,6 @@ def _words(body: dict[str, Any], head: Head, tier: str | None) -> Answer | None:
     if not isinstance(text, str) or outcome not in USABLE:
         return None
     model, served = text_of(body.get("model")), tier or text_of(body.get("service_tier"))
-    return Answer(
-        (Choice(text, finish_reason=reason),), outcome, usage_of(body.get("usage")), model or None, served or None,
-        head.request_id, headers=head.headers,
-    )  # fmt: skip
+    said = Choice(text, finish_reason=reason, logprobs=probs_of(choice.get("logprobs")))
+    return Answer((said,), outcome, usage_of(body.get("usage")), model or None, served or None, head.request_id,
+                  headers=head.headers)  # fmt: skip

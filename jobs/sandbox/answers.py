@@ -68,6 +68,7 @@ class Ask:
     stream: bool = False
     include_usage: bool = False
     tier: str = "default"
+    logprobs: int | None = None  # wanted, with so many other tokens each
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`input` includes `cached`, `output` includes `reasoning`, as in OpenAI's usage."""
+    """`input` includes `cached`, `output` includes `reasoning`, as in OpenAI's usage.
+
+    `percent`: what it costs in hundredths of the list's price, which the answer says.
+    """
 
     input: int
     output: int
     cached: int = 0
     reasoning: int = 0
+    percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,8 @@ def cost_nano_usd(usage: Usage, model: str, tier: str) -> int | None:
     if prices is None:
         return None
     pico = (usage.input - usage.cached) * prices[0] + usage.cached * prices[1] + usage.output * prices[2]
-    nano, rest = divmod(pico, 1000)
-    return nano + (rest > 500 or (rest == 500 and nano % 2 == 1))
+    nano, rest = divmod(pico * (100 if usage.percent is None else usage.percent), 100_000)
+    return nano + (rest > 50_000 or (rest == 50_000 and nano % 2 == 1))
 
 
 class Bill:

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from jobs.sandbox import models, tokens
+from jobs.sandbox import likely, models, tokens
 from jobs.sandbox.answers import Answer, Ask
-from jobs.sandbox.bill import Usage
+from jobs.sandbox.bill import Usage, cost_nano_usd
 from jobs.sandbox.checks import (
     cap_of,
     content,
@@ -61,6 +61,7 @@ def read(body: dict[str, Any]) -> Ask:
         stream=stream,
         include_usage=bool(stream_options.get("include_usage")),
         tier=models.served_tier(body.get("service_tier"), model),
+        logprobs=likely.asked(body),
     )
 
 
@@ -98,8 +99,11 @@ def conversation(messages: Any) -> tuple[str, str, str, int]:
     return "\0".join(texts), texts[-1], str(messages[-1]["role"]), size
 
 
-def usage_body(usage: Usage) -> dict[str, Any]:
-    return {
+def usage_body(usage: Usage, ask: Ask) -> dict[str, Any]:
+    """Tokens, and the cost as OpenRouter says it where it is resold."""
+    cost = None if usage.percent is None else cost_nano_usd(usage, ask.model, ask.tier)
+    said = {} if cost is None else {"cost": cost / 10**9, "cost_details": {"upstream_inference_cost": None}}
+    return said | {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.input + usage.output,
@@ -124,16 +128,16 @@ def whole(ask: Ask, made: list[Answer], usage: Usage | None, ident: str, created
         "object": "chat.completion",
         "created": created,
         "model": ask.model,
-        "choices": [_choice(one, at, ident) for at, one in enumerate(made)],
+        "choices": [_choice(ask, one, at, ident) for at, one in enumerate(made)],
     }
     if usage is not None:
-        body["usage"] = usage_body(usage)
+        body["usage"] = usage_body(usage, ask)
     body["service_tier"] = ask.tier
     body["system_fingerprint"] = FINGERPRINT
     return body
 
 
-def _choice(made: Answer, at: int, ident: str) -> dict[str, Any]:
+def _choice(ask: Ask, made: Answer, at: int, ident: str) -> dict[str, Any]:
     text = made.text
     refused = made.finish == "refusal"
     message: dict[str, Any] = {
@@ -151,7 +155,8 @@ def _choice(made: Answer, at: int, ident: str) -> dict[str, Any]:
             }
             for n, call in enumerate(made.calls)
         ]
-    return {"index": at, "message": message, "logprobs": None, "finish_reason": finish_of(made)}
+    probs = likely.probs(made.pieces, ask.logprobs, refused=refused)
+    return {"index": at, "message": message, "logprobs": probs, "finish_reason": finish_of(made)}
 
 
 def frames(ask: Ask, made: list[Answer], usage: Usage | None, ident: str, created: int) -> Iterator[Frame]:
@@ -167,10 +172,10 @@ def frames(ask: Ask, made: list[Answer], usage: Usage | None, ident: str, create
     tail = b',"usage":null}\n\n' if ask.include_usage else b"}\n\n"
     opening = b"data: " + orjson.dumps(head)[:-1] + b',"choices":['
 
-    def chunk(at: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    def chunk(at: int, delta: dict[str, Any], finish: str | None = None, probs: Any = None) -> bytes:
         return (
             opening
-            + orjson.dumps({"index": at, "delta": delta, "logprobs": None, "finish_reason": finish})
+            + orjson.dumps({"index": at, "delta": delta, "logprobs": probs, "finish_reason": finish})
             + b"]"
             + tail
         )
@@ -179,7 +184,8 @@ def frames(ask: Ask, made: list[Answer], usage: Usage | None, ident: str, create
         yield Frame(Tag.OPEN, chunk(at, {"role": "assistant", "content": None if one.calls else "", "refusal": None}))
         kind = "refusal" if one.finish == "refusal" else "content"
         for piece in one.pieces:
-            yield Frame(Tag.DELTA, chunk(at, {kind: piece}))
+            probs = likely.probs([piece], ask.logprobs, refused=kind == "refusal")
+            yield Frame(Tag.DELTA, chunk(at, {kind: piece}, probs=probs))
         for number, call in enumerate(one.calls):
             first = {
                 "index": number,
@@ -192,5 +198,5 @@ def frames(ask: Ask, made: list[Answer], usage: Usage | None, ident: str, create
                 yield Frame(Tag.DELTA, chunk(at, {"tool_calls": [{"index": number, "function": {"arguments": piece}}]}))
         yield Frame(Tag.FINISH, chunk(at, {}, finish_of(one)))
     if ask.include_usage and usage is not None:
-        yield Frame(Tag.USAGE, unnamed({**head, "choices": [], "usage": usage_body(usage)}))
+        yield Frame(Tag.USAGE, unnamed({**head, "choices": [], "usage": usage_body(usage, ask)}))
     yield Frame(Tag.DONE, b"data: [DONE]\n\n")

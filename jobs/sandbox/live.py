@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 
@@ -50,7 +51,8 @@ class Live:
         for fault in hit:
             said = [answers.bent(one, fault.kind) for one in said]
         cached = self.cache.cached(ask.model, ask.prompt) if self.cache is not None else 0
-        usage = answers.usage(ask, said, min(cached, ask.input_tokens))
+        percent = self.settings.resold_percent if api == "chat" else None
+        usage = replace(answers.usage(ask, said, min(cached, ask.input_tokens)), percent=percent)
         shown = None if only(hit, "no_usage") else usage
         made = Made(ask, body, said, shown, self.ids.next(), int(self.clock.now()))
         slow = only(hit, "slow_first_token")
@@ -103,7 +105,7 @@ class Live:
                 exchange.end()
         finally:
             if billed:
-                said = Usage(usage.input, usage.reasoning + spoken.deltas, usage.cached, usage.reasoning)
+                said = Usage(usage.input, usage.reasoning + spoken.deltas, usage.cached, usage.reasoning, usage.percent)
                 self.charge(made, exchange.id, "stream", said, disconnected=spoken.cut or not spoken.over)
 
     async def _speak(self, exchange: Exchange, steps: Iterator[Step], spoken: "Spoken", wait: float) -> None:

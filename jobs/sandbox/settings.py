@@ -32,6 +32,7 @@ class SandboxSettings:
     queued_token_limit: int | None = None
     requests_per_minute: float | None = None  # of each model, as tokens_per_minute
     tokens_per_minute: float | None = None
+    resold_percent: int | None = None  # live chat answers cost so much of the list's price, and say it in their usage
     burst_seconds: float = 60.0  # how many seconds' worth of these a full bucket holds
     max_body_bytes: int = 64 * 1024 * 1024
     max_file_bytes: int = 512 * 1024 * 1024
@@ -55,6 +56,7 @@ class SandboxSettings:
             "queued_token_limit",
             "requests_per_minute",
             "tokens_per_minute",
+            "resold_percent",
             "burst_seconds",
             "max_body_bytes",
             "max_file_bytes",

@@ -1,4 +1,4 @@
-"""db path, migrate, reprice, backup and prune."""
+"""db path, migrate, check, reprice, backup and prune."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +55,28 @@ def migrate(json: Json = False) -> None:
         show.data({"path": place(url), "schema": schema, "applied": applied})
     else:
         show.say(f"{place(url)}: schema {schema}, {applied or 'no'} migration{'' if applied == 1 else 's'} applied")
+
+
+@app.command()
+def check(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make those that differ anew.")] = False,
+    json: Json = False,
+) -> None:
+    """Hold what reports read, the rollups, against the attempts in the ledger. Exit 1 when something is wrong.
+
+    Others may go on working meanwhile, also while those that differ are made anew.
+
+    Examples:
+
+      shunter db check
+
+      shunter db check --rebuild
+    """
+    from router import checking, show
+
+    view = checking.check(rebuild=rebuild)
+    show.data(view) if json else checking.told(view)
+    raise typer.Exit(1 if checking.wrong(view) else 0)
 
 
 @app.command()

@@ -93,15 +93,22 @@ def show_(
 
 @app.command()
 def cancel(ids: Ids, json: Json = False) -> None:
-    """Cancel jobs that wait or are inside a batch. What the provider has begun by then may still be billed.
+    """Cancel jobs wherever they are: one that waits at once, one that runs in the process that runs it.
+
+    What the provider has begun by then may still be billed.
 
     Examples:
 
       shunter jobs cancel 06a3tq 06a3tr
     """
-    from db import queue
+    from contextlib import closing
 
-    _move(ids, queue.cancel, "cancelled", "running or final already: left as they are", json=json)
+    from router.opening import open_store
+    from router.stopping import cancel as stop
+
+    with closing(open_store()) as store:
+        wanted = list(dict.fromkeys(_find(store, word) for word in ids))
+        raise typer.Exit(stop(store, wanted, json=json))
 
 
 @app.command()
@@ -230,7 +237,7 @@ def _find(store: "Store", word: str) -> str:
 def _move(
     ids: list[str], move: "Callable[[Store, Iterable[str], datetime], list[str]]", moved: str, why: str, *, json: bool
 ) -> None:
-    """Cancel or retry; exit 1 when some could not be moved."""
+    """Move them; exit 1 when some could not be."""
     from contextlib import closing
     from datetime import UTC, datetime
 

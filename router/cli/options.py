@@ -55,6 +55,15 @@ Lane = Annotated[
     str | None,
     typer.Option("--lane", help="Force a lane: stream, sync, background or batch.", rich_help_panel=_ROUTE),
 ]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--log-level", metavar="LEVEL", help="debug, info, warning or error: what is logged, one JSON line an event."
+    ),
+]
+LogFile = Annotated[
+    str | None, typer.Option("--log-file", metavar="FILE", help="Log to this file rather than to stderr.")
+]
 MaxCost = Annotated[
     str | None, typer.Option("--max-cost", help="The most a request may cost, in USD.", rich_help_panel=_ROUTE)
 ]

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from router.cli import options
+
 
 def serve(
     host: Annotated[
@@ -13,6 +15,8 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option("--name", help="A host name that it answers to, beside localhost; repeatable.")
     ] = None,
+    log_level: options.LogLevel = None,
+    log_file: options.LogFile = None,
 ) -> None:
     """Serve the page, and OpenAI's API under /v1 for any client that can change its base URL.
 
@@ -27,8 +31,11 @@ def serve(
 
       shunter keys create ci && shunter serve --host 0.0.0.0 --name llm.example.org
     """
-    from router import show
+    from router import logs, show
     from router.dispatch import Router
     from router.web.server import serve as run
 
-    run(Router(), host=host, port=port, names=name or (), say=show.say)
+    router = Router()
+    logs.configure(router.settings, log_level, log_file)
+    router.context()  # what is wrong with the settings is said before anything is opened
+    run(router, host=host, port=port, names=name or (), say=show.say)

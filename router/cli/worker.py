@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from router.cli import options
+
 
 def worker(
     once: Annotated[bool, typer.Option("--once", help="Move everything that is due, then end.")] = False,
@@ -20,6 +22,8 @@ def worker(
         int | None, typer.Option("--concurrency", help="Live calls at a time.", min=1, max=1000)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="What was done, as JSON on stdout.")] = False,
+    log_level: options.LogLevel = None,
+    log_file: options.LogFile = None,
 ) -> None:
     """Move queued jobs and provider batches along, until stopped; with --once, until nothing is due.
 
@@ -30,7 +34,9 @@ def worker(
       shunter worker --once          for cron, a timer, or by hand
 
       shunter worker --window 01:00-06:00
+
+      shunter worker --log-level info --log-file worker.log
     """
     from router.working import work
 
-    raise typer.Exit(work(once=once, concurrency=concurrency, json=json, window=window))
+    raise typer.Exit(work(once=once, concurrency=concurrency, json=json, window=window, log=(log_level, log_file)))

@@ -17,14 +17,17 @@ from starlette.responses import Response
 from db import facts, lengths, rescue
 from db.engine import Store, StoreError
 from jobs.errors import ShunterError
+from jobs.observing import GatewayRuns, JobsRescued
 from jobs.retry import MAX_ATTEMPTS
 from router.dispatch import DEFAULT_MODELS, Router
 from router.settings import provider_of
-from router.web import batches, boards, files, openai, page, page_api, responses
+from router.watchers import sees_requests
+from router.web import batches, boards, expiring, files, metrics, openai, page, page_api, responses
 from router.web.errors import HTTPError, http_error
 from router.web.guard import Guard
 from router.web.running import Runs
 from router.web.tokens import Tokens
+from router.web.watched import Watched
 
 LENGTHS_S = 60.0  # the lengths of earlier answers are read again after this
 RESCUE_S = 10.0  # between two looks for calls whose process has died
@@ -39,9 +42,11 @@ class Gateway(FastAPI):
     guard: Guard
 
     def build_middleware_stack(self) -> Any:
-        """The guard stands before everything else."""
+        """The guard stands before everything else, and is itself watched where somebody does."""
         state = self.state
-        return Guard(super().build_middleware_stack(), state.tokens, state.names)
+        guarded = Guard(super().build_middleware_stack(), state.tokens, state.names)
+        watched = sees_requests(state.router.settings)
+        return Watched(guarded, state.router.context().tell) if watched else guarded
 
 
 def create_app(router: Router, *, token: str, names: Collection[str] = ()) -> Gateway:
@@ -55,7 +60,8 @@ def create_app(router: Router, *, token: str, names: Collection[str] = ()) -> Ga
     app.state.models = Models(router)
     app.state.stopping = False
     app.state.reading = {}
-    for module in (openai, responses, files, batches, page_api, boards, page):
+    app.state.numbers = metrics.Numbers(router)
+    for module in (openai, responses, files, batches, page_api, boards, metrics, page):
         app.include_router(module.routes())
     app.add_api_route("/healthz", healthz, methods=["GET"], tags=["health"])
     app.add_api_route("/readyz", readyz, methods=["GET"], tags=["health"])
@@ -74,6 +80,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     for provider in router.settings.endpoints:  # an SDK takes half a second to import: before the first request does
         await router.context().load(provider)
     beside = [asyncio.create_task(work(router)) for work in (_learn, _rescue)]
+    router.context().tell(GatewayRuns(runs=True))
     yield
     app.state.stopping = True
     for task in beside:
@@ -81,6 +88,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     if app.state.reading:
         await asyncio.wait(app.state.reading.values())
     await router.context().settled()
+    router.context().tell(GatewayRuns(runs=False))
 
 
 async def _learn(router: Router) -> None:
@@ -93,11 +101,13 @@ async def _learn(router: Router) -> None:
 
 async def _rescue(router: Router) -> None:
     """End what a killed server left: its readers ask here for their answers, and no worker need run."""
-    context = router.context()
+    context, expired = router.context(), None
     while True:
         with contextlib.suppress(StoreError):
             hold = context.on_unknown == "hold"
-            await context.db(rescue.rescue, context.clock.now(), MAX_ATTEMPTS, hold=hold)
+            if rescued := await context.db(rescue.rescue, context.clock.now(), MAX_ATTEMPTS, hold=hold):
+                context.tell(JobsRescued(rescued))
+            expired = await context.db(expiring.expire, expired, context.clock.now())
         await asyncio.sleep(RESCUE_S)
 
 

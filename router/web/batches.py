@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import tempfile
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -16,23 +15,24 @@ from db.engine import Store
 from db.files import PART_BYTES, File
 from db.gateway_batches import Asked
 from db.ids import new_id
-from db.states import FINAL, JobState
-from jobs.errors import ShunterError
+from jobs.errors import ShunterError, UsageError
 from router import bulk
 from router.decided import Wish
 from router.dispatch import Router
 from router.intake import Defaults, Kind, Reader, Reject, Rejects
 from router.keyring import KEY_TAG
+from router.web import bodies, expiring
+from router.web.batch_form import OVER, check_metadata, output_seconds, view, wrong
 from router.web.errors import HTTPError
-from router.web.files import paged, stamp, uploaded
+from router.web.files import paged, uploaded
 from router.web.hints import json_of
-from router.web.results import ERRORS, OUTPUT, reject_line
+from router.web.responses_body import chat_body
+from router.web.results import reject_line
 from router.web.tokens import Caller
 
-ENDPOINT = "/v1/chat/completions"
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 WINDOW = timedelta(hours=24)
 BROKEN_OFF = timedelta(minutes=10)  # a file that is not read by then is read by nobody any more
-_MOST_PAIRS, _LONGEST_NAME, _LONGEST_VALUE = 16, 64, 512
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def routes() -> APIRouter:
     """What is under /v1/batches."""
     router = APIRouter(prefix="/v1/batches", tags=["openai"])
-    router.add_api_route("", create, methods=["POST"])
+    router.add_api_route("", create, methods=["POST"], openapi_extra=bodies.BATCH)
     router.add_api_route("", listed, methods=["GET"])
     router.add_api_route("/{batch}", retrieve, methods=["GET"])
     router.add_api_route("/{batch}/cancel", cancel, methods=["POST"])
@@ -53,33 +53,31 @@ async def create(request: Request) -> Any:
     caller: Caller = request.state.caller
     body = json_of(await request.body())
     endpoint, window, metadata = body.get("endpoint"), body.get("completion_window"), body.get("metadata")
-    if endpoint != ENDPOINT:
-        raise _wrong(f"only {ENDPOINT} is served in batches", "endpoint")
+    if endpoint not in (CHAT, RESPONSES):
+        raise wrong(f"only {CHAT} and {RESPONSES} are served in batches", "endpoint")
     if window != "24h":
-        raise _wrong("completion_window must be 24h", "completion_window")
-    _check_metadata(metadata)
+        raise wrong("completion_window must be 24h", "completion_window")
+    check_metadata(metadata)
+    kept_s = output_seconds(body.get("output_expires_after"))
     context, now = router.context(), router.clock.now()
     file = await context.db(uploaded, body.get("input_file_id"), caller)
-    batch = Asked(f"batch_{new_id(now)}", caller.key_id, file.id, endpoint, metadata, now, now + WINDOW)
+    batch = Asked(f"batch_{new_id(now)}", caller.key_id, file.id, endpoint, metadata, now, now + WINDOW,
+                  output_seconds=kept_s)  # fmt: skip
     await context.db(gateway_batches.create, batch)
     reading = asyncio.ensure_future(_read(router, batch, caller))
     request.app.state.reading[batch.id] = reading
     reading.add_done_callback(lambda _: request.app.state.reading.pop(batch.id))
-    return _view(batch, {}, None)
+    return view(batch, {}, None)
 
 
-def _wrong(said: str, param: str) -> HTTPError:
-    return HTTPError(400, said, code="invalid_request", param=param)
-
-
-def _check_metadata(metadata: Any) -> None:
-    if metadata is None:
-        return
-    if not isinstance(metadata, dict) or len(metadata) > _MOST_PAIRS:
-        raise _wrong(f"metadata must be an object of at most {_MOST_PAIRS} names", "metadata")
-    for name, value in metadata.items():
-        if not isinstance(value, str) or len(name) > _LONGEST_NAME or len(value) > _LONGEST_VALUE or "\0" in value:
-            raise _wrong(f"metadata: {name[:80]!r} must be text, and not longer than OpenAI allows", "metadata")
+def _chat(body: dict[str, Any]) -> dict[str, Any]:
+    """The chat body of a line for /v1/responses."""
+    if body.get("previous_response_id") is not None:
+        raise UsageError("previous_response_id is not known in a batch: send the messages themselves")
+    try:
+        return chat_body(body, [])
+    except HTTPError as error:
+        raise UsageError(str(error)) from None
 
 
 # ---- reading the file ----
@@ -110,7 +108,8 @@ def _ingest(router: Router, batch: Asked, caller: Caller) -> None:
         for part in files.parts(store, batch.input_file_id):
             copy.write(part)
         copy.seek(0)
-        reader = Reader(cast("BinaryIO", copy), Kind.JSONL, defaults, name=batch.input_file_id)
+        how: dict[str, Any] = {"url": batch.endpoint, "worded": _chat if batch.endpoint == RESPONSES else None}
+        reader = Reader(cast("BinaryIO", copy), Kind.JSONL, defaults, name=batch.input_file_id, **how)
         source = gateway_batches.source_of(batch.id)
         summary = bulk.submit(router, reader, wish, rejected, source, lambda so_far: None)
     if not summary.accepted:
@@ -175,7 +174,8 @@ def listed(request: Request, after: str | None = None, limit: int = 20) -> Any:
     store: Store = request.app.state.router.store
     limit, after = min(max(limit, 1), 100), after.replace("\0", "") if after else None
     page = gateway_batches.page(store, owner=request.state.caller.key_id, after=after, limit=limit + 1)
-    return paged([_as_it_is(store, one) for one in page], limit)
+    now = request.app.state.router.clock.now()
+    return paged([_as_it_is(store, one, now) for one in page], limit)
 
 
 def retrieve(request: Request, batch: str) -> Any:
@@ -186,7 +186,7 @@ def retrieve(request: Request, batch: str) -> Any:
     if found.read_at is None and now - found.created_at > BROKEN_OFF and found.id not in request.app.state.reading:
         _give_up(router.store, found, now)
         found = _find(router.store, batch, request.state.caller)
-    return _as_it_is(router.store, found)
+    return _as_it_is(router.store, found, now)
 
 
 def _give_up(store: Store, batch: Asked, now: datetime) -> None:
@@ -208,58 +208,16 @@ def cancel(request: Request, batch: str) -> Any:
     router: Router = request.app.state.router
     store, now = router.store, router.clock.now()
     found = _find(store, batch, request.state.caller)
-    state = _as_it_is(store, found)["status"]
-    if state in ("completed", "failed", "cancelled"):
+    state = _as_it_is(store, found, now)["status"]
+    if state in (*OVER, "failed"):
         raise HTTPError(400, f"the batch is {state} already", code="invalid_request")
     if found.cancelled_at is None:
         gateway_batches.change(store, found.id, cancelled_at=now)
     if found.submission_id is not None:
         queue.cancel(store, gateway_batches.jobs_of(store, found.submission_id), now)
-    return _as_it_is(store, _find(store, batch, request.state.caller))
+    return _as_it_is(store, _find(store, batch, request.state.caller), now)
 
 
-def _as_it_is(store: Store, batch: Asked) -> dict[str, Any]:
-    counts, ended = gateway_batches.standing(store, batch.submission_id) if batch.submission_id else ({}, None)
-    return _view(batch, counts, ended)
-
-
-def _view(batch: Asked, counts: Mapping[str, int], ended: datetime | None) -> dict[str, Any]:
-    """A batch in OpenAI's form, with one of its eight statuses."""
-    status = _status(batch, counts)
-    good = counts.get(JobState.SUCCEEDED, 0)
-    bad = counts.get(JobState.FAILED, 0) + counts.get(JobState.CANCELLED, 0) + batch.rejected
-    over, plain = status in ("completed", "cancelled"), batch.id.removeprefix("batch_")
-    first = {"code": batch.error_code, "message": batch.error, "line": None, "param": None}
-    at = stamp(ended or batch.read_at)
-    return {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "errors": {"object": "list", "data": [first]} if batch.error_code else None,
-        "input_file_id": batch.input_file_id,
-        "completion_window": "24h",
-        "status": status,
-        "output_file_id": f"{OUTPUT}{plain}" if over and good else None,
-        "error_file_id": f"{ERRORS}{plain}" if over and bad else None,
-        "created_at": stamp(batch.created_at),
-        "in_progress_at": stamp(batch.read_at) if batch.submission_id else None,
-        "expires_at": stamp(batch.expires_at),
-        "finalizing_at": at if status == "completed" else None,
-        "completed_at": at if status == "completed" else None,
-        "failed_at": stamp(batch.read_at) if status == "failed" else None,
-        "expired_at": None,
-        "cancelling_at": stamp(batch.cancelled_at),
-        "cancelled_at": at if status == "cancelled" else None,
-        "request_counts": {"total": sum(counts.values()) + batch.rejected, "completed": good, "failed": bad},
-        "metadata": batch.metadata,
-    }
-
-
-def _status(batch: Asked, counts: Mapping[str, int]) -> str:
-    if batch.error_code is not None:
-        return "failed"
-    if batch.read_at is None:
-        return "validating"
-    if any(number for state, number in counts.items() if state not in FINAL):
-        return "cancelling" if batch.cancelled_at else "in_progress"
-    return "cancelled" if batch.cancelled_at else "completed"
+def _as_it_is(store: Store, batch: Asked, now: datetime) -> dict[str, Any]:
+    batch, counts, ended = expiring.look(store, batch, now)
+    return view(batch, counts, ended)

@@ -56,7 +56,8 @@ def _whole(names: Names, index: int, choice: Mapping[str, Any]) -> dict[str, Any
     message["refusal"] = choice.get("refusal")
     if calls:
         message["tool_calls"] = calls
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason(choice)}
+    probs = choice.get("logprobs")
+    return {"index": index, "message": message, "logprobs": probs, "finish_reason": finish_reason(choice)}
 
 
 class Chunks:
@@ -92,11 +93,12 @@ class Chunks:
                 raise HTTPError(502, "the answer broke off, and a new one replaces it: ask again", code="restarted")
             elif isinstance(one, Heard) and not self._held:
                 self._heard = True
-                pieces.append(self._chunk(one.delta.choice, _delta(self._names, one.delta)))
+                delta = one.delta
+                pieces.append(self._chunk(delta.choice, _delta(self._names, delta), logprobs=delta.logprobs))
         return b"".join(pieces)
 
-    def _chunk(self, index: int, delta: Mapping[str, Any], reason: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _chunk(self, index: int, delta: Mapping[str, Any], reason: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return b"".join((self._before, orjson.dumps([choice]), self._after))
 
     async def last(self, last: Last) -> bytes:
@@ -106,7 +108,8 @@ class Chunks:
         pieces = []
         for index, choice in enumerate(final.choices):
             if not self._heard:
-                pieces.append(self._chunk(index, _at_once(self._names, choice)))
+                said = _at_once(self._names, choice)
+                pieces.append(self._chunk(index, said, logprobs=choice.get("logprobs")))
             pieces.append(self._chunk(index, {}, finish_reason(choice)))
         if self._counted and (used := usage(final.tokens)):
             pieces.append(self._before + b'[],"usage":' + orjson.dumps(used) + b"}\n\n")

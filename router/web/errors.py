@@ -105,7 +105,8 @@ def of_code(code: str | None, message: str) -> HTTPError:
     number = code.removeprefix("http_")
     status = int(number) if number in _NUMBERS else _STATUS.get(code, 0)
     if not status:
-        words = (("timeout", 504), ("rate_limit", 429), ("overloaded", 529), ("invalid", 400), ("auth", 401),
+        words = (("timeout", 504), ("rate_limit", 429), ("overloaded", 529), ("invalid", 400), ("unsupported", 400),
+                 ("auth", 401),
                  ("permission", 403), ("not_found", 404))  # fmt: skip
         status = next((number for word, number in words if word in code), 502)
     return HTTPError(status, message, code=code)

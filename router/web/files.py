@@ -14,7 +14,8 @@ from db.ids import new_id
 from jobs.sandbox.errors import ApiError
 from jobs.sandbox.multipart import Multipart, boundary_of
 from router.dispatch import Router
-from router.web import results
+from router.web import bodies, results
+from router.web.batch_form import stamp
 from router.web.errors import HTTPError
 from router.web.tokens import Caller
 
@@ -26,7 +27,7 @@ _PURPOSES = ("batch", "user_data", "assistants", "fine-tune", "vision", "evals")
 def routes() -> APIRouter:
     """What is under /v1/files."""
     router = APIRouter(prefix="/v1/files", tags=["openai"])
-    router.add_api_route("", upload, methods=["POST"])
+    router.add_api_route("", upload, methods=["POST"], openapi_extra=bodies.FILE)
     router.add_api_route("", listed, methods=["GET"])
     router.add_api_route("/{file}", retrieve, methods=["GET"])
     router.add_api_route("/{file}", remove, methods=["DELETE"])
@@ -79,14 +80,14 @@ def _named(form: Multipart) -> dict[str, str]:
     return {"filename": (form.file_name or "upload").replace("\0", "")[:400], "purpose": purpose}
 
 
-def view(file: File) -> dict[str, Any]:
+def view(file: File, expires_at: datetime | None = None) -> dict[str, Any]:
     """A file in OpenAI's form."""
     return {
         "id": file.id,
         "object": "file",
         "bytes": file.bytes,
         "created_at": int(file.created_at.timestamp()),
-        "expires_at": None,
+        "expires_at": stamp(expires_at),
         "filename": file.filename,
         "purpose": file.purpose,
         "status": "processed",
@@ -112,12 +113,16 @@ def paged(views: list[dict[str, Any]], limit: int) -> dict[str, Any]:
 
 def retrieve(request: Request, file: str) -> Any:
     """What is known of a file."""
-    store: Store = request.app.state.router.store
-    return view(_find(store, file, request.state.caller))
+    found = _find(request, file)
+    return view(found, results.expires_at(request.app.state.router.store, found.id))
 
 
-def _find(store: Store, file_id: str, caller: Caller) -> File:
-    found = results.file(store, file_id) or files.find(store, file_id.replace("\0", ""))
+def _find(request: Request, file_id: str) -> File:
+    """The caller's file of this id; result files are given out for as long as they were wanted."""
+    router: Router = request.app.state.router
+    caller: Caller = request.state.caller
+    store = router.store
+    found = results.file(store, file_id, router.clock.now()) or files.find(store, file_id.replace("\0", ""))
     if found is None or not caller.may_see(found.owner):
         raise HTTPError(404, f"there is no file {file_id[:80]!r}", code="not_found", param="file_id")
     return found
@@ -126,7 +131,7 @@ def _find(store: Store, file_id: str, caller: Caller) -> File:
 def remove(request: Request, file: str) -> Any:
     """Forget an upload; what a batch came to is made of its jobs, and stays."""
     store: Store = request.app.state.router.store
-    found = _find(store, file, request.state.caller)
+    found = _find(request, file)
     files.remove(store, found.id)
     return {"id": found.id, "object": "file", "deleted": True}
 
@@ -134,7 +139,7 @@ def remove(request: Request, file: str) -> Any:
 def content(request: Request, file: str) -> Response:
     """The bytes of a file, as many at a time as the client takes."""
     store: Store = request.app.state.router.store
-    found = _find(store, file, request.state.caller)
+    found = _find(request, file)
     pieces: Iterator[bytes] = results.content(store, found.id) or files.parts(store, found.id)
     return StreamingResponse(pieces, media_type="application/octet-stream")
 
@@ -145,8 +150,3 @@ def uploaded(store: Store, file_id: Any, caller: Caller) -> File:
     if found is None or not caller.may_see(found.owner):
         raise HTTPError(400, f"there is no file {str(file_id)[:80]!r}", code="not_found", param="input_file_id")
     return found
-
-
-def stamp(moment: datetime | None) -> int | None:
-    """Seconds since 1970, as OpenAI writes times."""
-    return int(moment.timestamp()) if moment else None

@@ -30,6 +30,8 @@ HEADERS = [
 ]  # fmt: skip
 _READS = ("GET", "HEAD")
 _OPEN = ("/api/login", "/healthz", "/readyz")
+_GUARDED = ("/api/", "/v1/", "/metrics")  # reading anything else takes no token
+_OWN = ("/api/boards", "/metrics")
 
 
 class Guard:
@@ -38,7 +40,6 @@ class Guard:
     def __init__(self, app: App, tokens: Tokens, names: Collection[str]) -> None:
         self._app, self._tokens = app, tokens
         self._names = {"localhost", *(name.lower() for name in names)}
-        self._rates: dict[str, Bucket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let it in, or answer it with an error."""
@@ -79,7 +80,7 @@ class Guard:
 
     async def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller | None:
         path, method = scope["path"], scope["method"]
-        if path in _OPEN or (method in _READS and not path.startswith(("/api/", "/v1/"))):
+        if path in _OPEN or (method in _READS and not path.startswith(_GUARDED)):
             return None
         kind, _, given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if given:
@@ -91,41 +92,20 @@ class Guard:
         if caller is None:
             said = "no token or key that is known here: send `Authorization: Bearer …`"
             raise HTTPError(401, said, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-        if not caller.admin and path.startswith("/api/boards"):
-            raise HTTPError(403, "the boards are for the installation's own token", code="not_allowed")
-        self._check_rate(caller, method)
+        if not caller.admin and path.startswith(_OWN):
+            raise HTTPError(403, "the boards and /metrics are for the installation's own token", code="not_allowed")
+        if caller.requests_per_minute is not None and method not in _READS:
+            await self._check_rate(caller)
         return caller
 
     async def _of_bearer(self, given: str) -> Caller | None:
         known = self._tokens.remembered(given)
         return known or await asyncio.to_thread(self._tokens.of_bearer, given)
 
-    def _check_rate(self, caller: Caller, method: str) -> None:
-        if caller.key_id is None or caller.requests_per_minute is None or method in _READS:
-            return
-        bucket = self._rates.get(caller.key_id)
-        if bucket is None or bucket.a_minute != caller.requests_per_minute:
-            bucket = self._rates[caller.key_id] = Bucket(caller.requests_per_minute)
-        if wait := bucket.take(time.monotonic()):
+    async def _check_rate(self, caller: Caller) -> None:
+        if wait := await asyncio.to_thread(self._tokens.wait_s, caller, time.time()):
             said = f"this key may send {caller.requests_per_minute} requests a minute"
             raise HTTPError(429, said, code="rate_limit_exceeded", retry_after=wait)
-
-
-class Bucket:
-    """So many a minute, that many at once."""
-
-    def __init__(self, a_minute: int) -> None:
-        self.a_minute = a_minute
-        self._left, self._at = float(a_minute), 0.0
-
-    def take(self, now: float) -> float:
-        """Take one; else the seconds until there is one."""
-        grown = (now - self._at) * self.a_minute / 60 if self._at else 0.0
-        self._left, self._at = min(self._left + grown, float(self.a_minute)), now
-        if self._left < 1:
-            return (1 - self._left) * 60 / self.a_minute
-        self._left -= 1
-        return 0.0
 
 
 class Body:

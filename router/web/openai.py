@@ -12,6 +12,7 @@ from db import lookup
 from jobs import chat
 from jobs.providers.openai_wire import choices_asked
 from router.dispatch import Router
+from router.web import bodies
 from router.web.chat_form import Chunks, Names, completion
 from router.web.errors import HTTPError
 from router.web.finals import Final
@@ -25,7 +26,7 @@ _NOT_PRINTED = str.maketrans({"\r": " ", "\n": " "})
 def routes() -> APIRouter:
     """What is under /v1 and answers at once."""
     router = APIRouter(prefix="/v1", tags=["openai"])
-    router.add_api_route("/chat/completions", chat_completions, methods=["POST"])
+    router.add_api_route("/chat/completions", chat_completions, methods=["POST"], openapi_extra=bodies.CHAT)
     router.add_api_route("/models", models, methods=["GET"])
     router.add_api_route("/models/{model:path}", model, methods=["GET"])
     return router

@@ -6,16 +6,18 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from db import conversations, lookup
+from db.states import FINAL
 from jobs.chat import Handling, OnLeave
 from jobs.follow import Position
 from router.decided import Wish
 from router.dispatch import Router
 from router.keyring import KEY_TAG
-from router.web import talks
+from router.web import bodies, talks
 from router.web.errors import HTTPError
 from router.web.guard import COOKIE
 from router.web.hints import json_of, request_of
@@ -26,6 +28,8 @@ from router.web.streams import EventStream
 from router.web.tokens import SESSION_S, Caller
 
 _NOT_SENT = ("message", "messages", "conversation", "retry", "key", "on_leave", "system", "stream", "stream_options")
+
+_BODIES = {"/login": bodies.LOGIN, "/chat/stream": bodies.PAGE_CHAT}
 
 
 def routes() -> APIRouter:
@@ -45,7 +49,7 @@ def routes() -> APIRouter:
         ("/conversations/{conversation}", "GET", talks.whole),
         ("/conversations/{conversation}", "DELETE", talks.remove),
     ):
-        router.add_api_route(path, answer, methods=[method])
+        router.add_api_route(path, answer, methods=[method], openapi_extra=_BODIES.get(path))
     return router
 
 
@@ -182,11 +186,13 @@ async def job_stream(request: Request, job: str, after: str | None = None) -> Re
     return await _stream(request, runs.sit(found["id"]), talk, position)
 
 
-async def cancel(request: Request, job: str) -> Any:
-    """Stop a job, and its bill, at once."""
+async def cancel(request: Request, job: str) -> Response:
+    """Stop a job, and its bill, wherever it runs; 202 while the process that runs it has not ended it yet."""
     runs: Runs = request.app.state.runs
     found = await visible(request, job)
-    return {"id": found["id"], "state": await runs.cancel(found["id"])}
+    state = await runs.cancel(found["id"])
+    told = orjson.dumps({"id": found["id"], "state": state, "stopping": state not in FINAL})
+    return Response(told, 200 if state in FINAL else 202, None, "application/json")
 
 
 async def visible(request: Request, word: str) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
+from starlette.types import Send
 
 from db import lookup
+from jobs.chat import OnLeave
 from router.dispatch import Router
+from router.web import bodies
 from router.web.chat_form import check_answered
 from router.web.errors import HTTPError
 from router.web.finals import Final
@@ -31,7 +34,7 @@ _REPEATED = ("background", "instructions", "max_output_tokens", "metadata", "par
 def routes() -> APIRouter:
     """What is under /v1/responses."""
     router = APIRouter(prefix="/v1/responses", tags=["openai"])
-    router.add_api_route("", create, methods=["POST"])
+    router.add_api_route("", create, methods=["POST"], openapi_extra=bodies.RESPONSE)
     router.add_api_route("/{response}", retrieve, methods=["GET"])
     router.add_api_route("/{response}/cancel", cancel, methods=["POST"])
     return router
@@ -44,22 +47,27 @@ async def create(request: Request) -> Response:
     body = json_of(await request.body())
     caller, now = request.state.caller, router.clock.now()
     stream, background = flag(body, "stream"), flag(body, "background")
-    if stream and background:
-        raise HTTPError(400, "a background response has no stream here: ask for it by its id", code="unsupported")
     hints = Hints.of(request.headers, body.get("metadata"), caller, now)
-    hints = replace(hints, queued=background, deadline=hints.deadline or _deadline(body, now))
+    if stream and background:
+        if _deadline(body, now) is not None:
+            raise HTTPError(
+                400, "a response with a completion window has no stream: ask for it by its id", code="unsupported"
+            )
+        hints = replace(hints, on_leave=OnLeave.CONTINUE)
+    hints = replace(hints, queued=background and not stream, deadline=hints.deadline or _deadline(body, now))
     chat = chat_body(body, await _before(request, body.get("previous_response_id")))
     asked = request_of(router, chat, hints.sender(caller, stream=stream))
     seat = await runs.start(asked, hints.wish(caller, stream=stream, structured=asked.structured))
     headers, created = head(seat), int(now.timestamp())
     said = {name: body[name] for name in _REPEATED if body.get(name) is not None}
     ending = Ends(router, seat.job_id)
+    if stream:
+        form = ResponseEvents(seat.job_id, asked.model, created, said, headers, ending, held=asked.structured,
+                              lasting=background)  # fmt: skip
+        return BegunStream(seat, form) if background else EventStream(seat, form)
     if background:
         await seat.leave()
         return await _as_it_is(router, seat.job_id, said, headers)
-    if stream:
-        held = asked.structured
-        return EventStream(seat, ResponseEvents(seat.job_id, asked.model, created, said, headers, ending, held=held))
 
     async def made(last: Last) -> Response:
         final = await ending(last)
@@ -69,6 +77,14 @@ async def create(request: Request) -> Response:
         return Response(orjson.dumps(whole), 200, {**headers, **cost}, "application/json")
 
     return WholeAnswer(seat, made, headers)
+
+
+class BegunStream(EventStream):
+    """Its head goes at once: whatever becomes of the response is an event."""
+
+    async def _pieces(self, send: Send) -> None:
+        await self._send(send, b"")
+        await super()._pieces(send)
 
 
 def _deadline(body: Mapping[str, Any], now: datetime) -> datetime | None:
@@ -98,11 +114,19 @@ async def _before(request: Request, previous: Any) -> list[dict[str, Any]]:
     return [*messages, said]
 
 
-async def retrieve(request: Request, response: str) -> Response:
-    """A response as it stands."""
+async def retrieve(
+    request: Request, response: str, stream: bool = False, starting_after: Annotated[int, Query(ge=-1)] = -1
+) -> Response:
+    """A response as it stands; or its events after a number, as they come or as they are kept."""
     router: Router = request.app.state.router
     job = await visible(request, response.removeprefix(PREFIX))
-    return await _as_it_is(router, job["id"], {"background": not job["attempts"]}, {})
+    if not stream:
+        return await _as_it_is(router, job["id"], {"background": not job["attempts"]}, {})
+    runs: Runs = request.app.state.runs
+    seat, ending = runs.sit(job["id"]), Ends(router, job["id"])
+    form = ResponseEvents(job["id"], job["model"], _created(job), {"background": True}, head(seat), ending, held=False,
+                          lasting=True, after=starting_after)  # fmt: skip
+    return BegunStream(seat, form)
 
 
 async def cancel(request: Request, response: str) -> Response:
@@ -118,6 +142,9 @@ async def _as_it_is(router: Router, job_id: str, said: Mapping[str, Any], header
     job = await router.context().db(lookup.job, job_id)
     if job is None:
         raise HTTPError(404, "the job is not kept any more", code="not_found")
-    created = int(datetime.fromisoformat(job["submitted_at"]).timestamp())
-    made = response(job_id, job["model"], created, Final.of_job(job), said)
+    made = response(job_id, job["model"], _created(job), Final.of_job(job), said)
     return Response(orjson.dumps(made), 200, dict(headers), "application/json")
+
+
+def _created(job: Mapping[str, Any]) -> int:
+    return int(datetime.fromisoformat(job["submitted_at"]).timestamp())

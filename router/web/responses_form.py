@@ -102,20 +102,30 @@ def _call(job_id: str, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ResponseEvents:
-    """The events of one response. Text comes as it is said, all else whole at the end."""
+    """The events of one response, after a number. Text comes as it is said, all else whole at the end.
+
+    A piece of text has the number of its last character, so that whatever pieces the text comes in, also days later, a
+    number means the same place. `lasting`: a response that failed is an event, not an error of the request.
+    """
 
     quiet = b": keep-alive\n\n"
 
     def __init__(self, job_id: str, model: str, created: int, asked: Mapping[str, Any], headers: Mapping[str, str],
-                 final: Ending, *, held: bool) -> None:  # fmt: skip
+                 final: Ending, *, held: bool, lasting: bool = False, after: int = -1) -> None:  # fmt: skip
         self._job_id, self._model, self._created = job_id, model, created
         self._asked, self._headers, self._final, self._held = asked, headers, final, held
-        self._number = 0
+        self._lasting, self._after = lasting, after
+        self._number = 1  # the two events of `open` are made when the head goes, after the first of `news`
         self._said: list[str] = []
 
     def _event(self, kind: str, **facts: Any) -> bytes:
-        data = {"type": kind, "sequence_number": self._number, **facts}
         self._number += 1
+        return self._numbered(self._number, kind, **facts)
+
+    def _numbered(self, number: int, kind: str, **facts: Any) -> bytes:
+        if number <= self._after:
+            return b""
+        data = {"type": kind, "sequence_number": number, **facts}
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(data))
 
     def _response(self, final: Final) -> dict[str, Any]:
@@ -128,7 +138,8 @@ class ResponseEvents:
     def open(self) -> bytes:
         """It begins."""
         begun = self._response(Final(JobState.RUNNING))
-        return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
+        kinds = enumerate(("response.created", "response.in_progress"))
+        return b"".join(self._numbered(number, kind, response=begun) for number, kind in kinds)
 
     def news(self, burst: Sequence[News]) -> bytes:
         """An event for each piece of text; HTTPError where what was sent is no longer what holds."""
@@ -150,11 +161,15 @@ class ResponseEvents:
                                 item=message(self._job_id, "in_progress", []))  # fmt: skip
             begun += self._event("response.content_part.added", **item, part=text_part(""))
         self._said.append(text)
-        return begun + self._event("response.output_text.delta", **item, delta=text, logprobs=[])
+        known = max(self._after - self._number, 0)
+        self._number += len(text) - 1
+        return begun + self._event("response.output_text.delta", **item, delta=text[known:], logprobs=[])
 
     async def last(self, last: Last) -> bytes:
         """What was not said yet, and the end. HTTPError for a job that failed before its first word."""
         final = await self._final(last)
+        if not final.answered and self._lasting:
+            return self._event("response.failed", response=self._response(final))
         if not final.answered:
             raise final.error or HTTPError(499, "the job was cancelled", code="cancelled")
         whole, pieces = self._response(final), []

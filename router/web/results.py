@@ -1,6 +1,7 @@
 """The result files of a batch: made of its jobs whenever they are asked for, and kept nowhere else."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -11,18 +12,22 @@ from db.files import File
 from db.gateway_batches import Answered, Asked
 from db.settle import Text
 from db.states import JobState
+from router.web.batch_form import ERRORS, OUTPUT
 from router.web.chat_form import Names, completion
 from router.web.errors import HTTPError, of_code
 from router.web.finals import Final, choices_of
+from router.web.responses_form import response
 
-OUTPUT, ERRORS = "file-output-", "file-errors-"
+_CANCELLED = {"code": "batch_cancelled", "message": "the batch was cancelled before this request was run"}
+_EXPIRED = {"code": "batch_expired", "message": "the batch's window was over before this request had its answer"}
 _PIECE = 256 * 1024
 _TOKENS = ("input", "cached", "cache_write", "output", "reasoning")
 
 
-def file(store: Store, file_id: str) -> File | None:
-    """The result file of this id; its size is counted."""
-    if (batch := _batch(store, file_id)) is None:
+def file(store: Store, file_id: str, now: datetime) -> File | None:
+    """The result file of this id, unless its time is over; its size is counted."""
+    batch = _batch(store, file_id)
+    if batch is None or _over(store, batch, now):
         return None
     size = sum(len(piece) for piece in _lines(store, batch, file_id))
     name = f"{batch.id}_{'output' if file_id.startswith(OUTPUT) else 'error'}.jsonl"
@@ -42,6 +47,24 @@ def _batch(store: Store, file_id: str) -> Asked | None:
     return None
 
 
+def expires_at(store: Store, file_id: str) -> datetime | None:
+    """Until when a result file is given out; None: for ever, or it is none."""
+    batch = _batch(store, file_id)
+    return _until(store, batch) if batch else None
+
+
+def _until(store: Store, batch: Asked) -> datetime | None:
+    if batch.output_seconds is None or batch.submission_id is None:
+        return None
+    _, ended = gateway_batches.standing(store, batch.submission_id)
+    return ended and ended + timedelta(seconds=batch.output_seconds)
+
+
+def _over(store: Store, batch: Asked, now: datetime) -> bool:
+    until = _until(store, batch)
+    return until is not None and until <= now
+
+
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
     piece = bytearray()
     for line in lines:
@@ -58,13 +81,14 @@ def _lines(store: Store, batch: Asked, file_id: str) -> Iterator[bytes]:
         return
     if file_id.startswith(OUTPUT):
         for row in gateway_batches.answers(store, batch.submission_id, [JobState.SUCCEEDED]):
-            yield _line(row.job_id, row.custom_id, 200, _answer(row))
+            yield _line(row.job_id, row.custom_id, 200, _answer(row, batch.endpoint))
         return
     if batch.rejects_file_id:
         yield from files.parts(store, batch.rejects_file_id)
     for row in gateway_batches.answers(store, batch.submission_id, [JobState.FAILED, JobState.CANCELLED]):
         if row.state == JobState.CANCELLED:
-            error = {"code": "batch_cancelled", "message": "the batch was cancelled before this request was run"}
+            expired = batch.expired_at is not None and row.finished_at >= batch.expired_at
+            error = _EXPIRED if expired else _CANCELLED
             yield orjson.dumps({"id": f"batch_req_{row.job_id}", "custom_id": row.custom_id, "response": None,
                                 "error": error}) + b"\n"  # fmt: skip
         else:
@@ -72,12 +96,14 @@ def _lines(store: Store, batch: Asked, file_id: str) -> Iterator[bytes]:
             yield _line(row.job_id, row.custom_id, told.status, {"error": told.error})
 
 
-def _answer(row: Answered) -> dict[str, Any]:
+def _answer(row: Answered, endpoint: str) -> dict[str, Any]:
     result = Text(row.text or "", row.finish_reason, refusal=row.refusal, tool_calls=row.tool_calls,
                   choices=row.choices)  # fmt: skip
     known = dict(zip(_TOKENS, row.tokens, strict=True))
     tokens = {name: count or 0 for name, count in known.items()} if known["input"] is not None else None
     final = Final(JobState.SUCCEEDED, choices_of(result), tokens)
+    if endpoint == "/v1/responses":
+        return response(row.job_id, row.model, int(row.finished_at.timestamp()), final, {})
     return completion(Names(row.job_id, row.model, int(row.finished_at.timestamp()), frozenset()), final)
 
 

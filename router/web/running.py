@@ -1,24 +1,22 @@
 """The jobs that run in this server, and whoever reads them: readers come and go, and none of them holds up a job."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from math import inf
 
-from db import lookup, queue
+from db import stops
 from db.settle import Again
-from db.states import FINAL, JobState
-from jobs import stream
+from db.states import JobState
 from jobs.chat import Delta, Request
 from jobs.finishing import finished
 from jobs.follow import Anew, Heard, Over, Position, follow
 from jobs.runner import Ended, Event
+from jobs.stopping import until_final
 from jobs.stream import Carried
 from router.decided import Started, Wish
 from router.decision import Decision
 from router.dispatch import Router
-from router.settings import provider_of
-from router.web.errors import HTTPError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +62,15 @@ class Seat:
         if not here.readers and not here.over:
             await finished(here.carried.leave())
 
-    async def read(self, after: Position | None = None) -> AsyncGenerator[Sequence[News], None]:
-        """What comes after a position, as much at a time as there is. HTTPError when there is no such job."""
+    async def read(self, after: Position | None = None, quiet_s: float = inf) -> AsyncGenerator[Sequence[News], None]:
+        """What comes after a position, as much at a time as there is; nothing where nothing came for `quiet_s` seconds.
+
+        HTTPError when there is no such job.
+        """
         if self._here is not None:
-            source = _here(self._here, Cursor(after or Position(), self._here.n))
+            source = _here(self._here, Cursor(after or Position(), self._here.n), quiet_s)
         else:
-            source = _kept(self._runs.router, self.job_id, after)
+            source = _kept(self._runs.router, self.job_id, after, quiet_s)
         async with aclosing(source) as bursts:
             async for burst in bursts:
                 yield burst
@@ -84,16 +85,7 @@ class Runs:
 
     async def start(self, request: Request, wish: Wish) -> Seat:
         """Accept the request; it runs here when somebody waits for it, unless its key was used before."""
-        router = self.router
-        if not request.interactive:
-            await router.learn(provider_of(request.model, router.settings.endpoints))
-        starting = asyncio.get_running_loop().run_in_executor(None, router.start, request, wish)
-        try:
-            started = await finished(starting)
-        except asyncio.CancelledError:
-            if not starting.cancelled() and not starting.exception() and (claim := starting.result().claim):
-                await stream.leave(router.context(), claim)
-            raise
+        started = await self.router.accept(request, wish)
         return Seat(self, started.job_id, self._carry(started), started.decision)
 
     def _carry(self, started: Started) -> Here | None:
@@ -114,23 +106,23 @@ class Runs:
         return Seat(self, job_id, self._here.get(job_id))
 
     async def cancel(self, job_id: str) -> JobState:
-        """Stop a job and its bill, wherever that can be done from here; the state that it has then."""
+        """Stop a job and its bill, wherever it runs; the state that it has then: final, unless that takes longer."""
         if here := self._here.get(job_id):
             await here.carried.stop()
-        else:
-            context = self.router.context()
-            await context.db(queue.cancel, [job_id], context.clock.now())
-        job = await self.router.context().db(lookup.job, job_id)
-        assert job is not None
-        state = JobState(job["state"])
-        if state not in FINAL:
-            raise HTTPError(409, "another process runs this job: stop it there", code="runs_elsewhere")
-        return state
+        context = self.router.context()
+
+        async def look() -> dict[str, JobState]:
+            return await context.db(stops.stop, [job_id], context.clock.now())
+
+        return (await until_final(look))[job_id]
 
 
-async def _here(here: Here, cursor: "Cursor") -> AsyncGenerator[Sequence[News], None]:
+async def _here(here: Here, cursor: "Cursor", quiet_s: float) -> AsyncGenerator[Sequence[News], None]:
     at = 0
-    while events := await here.carried.feed.after(at):
+    while (events := await here.carried.feed.after(at, quiet_s)) != ():
+        if events is None:
+            yield ()
+            continue
         at += len(events)
         news = [one for event in events for one in cursor.take(event)]
         if news:
@@ -140,10 +132,12 @@ async def _here(here: Here, cursor: "Cursor") -> AsyncGenerator[Sequence[News], 
     yield [Last()]
 
 
-async def _kept(router: Router, job_id: str, after: Position | None) -> AsyncGenerator[Sequence[News], None]:
-    async with aclosing(follow(router.store, job_id, after)) as events:
+async def _kept(
+    router: Router, job_id: str, after: Position | None, quiet_s: float
+) -> AsyncGenerator[Sequence[News], None]:
+    async with aclosing(follow(router.store, job_id, after, quiet_s)) as events:
         async for event in events:
-            yield [Last() if isinstance(event, Over) else event]
+            yield () if event is None else [Last() if isinstance(event, Over) else event]
 
 
 class Cursor:

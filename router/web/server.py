@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
@@ -99,7 +98,6 @@ def serve(router: Router, *, host: str, port: int, names: Collection[str], say: 
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     say(f"shunter at {where} (Ctrl-C ends it); OpenAI's clients want {where}/v1")
     say(f"the token that opens it {'was made and ' if made else ''}is in {path}")
-    _log()
     config = config_of(app)
     server = Server(config, app, say)
     try:
@@ -138,12 +136,3 @@ def _listen(host: str, port: int) -> socket.socket:
         made.close()
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}", code="port") from None
     return made
-
-
-def _log() -> None:
-    """Errors on stderr, and nothing of any request."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("shunter: %(levelname)s: %(message)s"))
-    for name in ("uvicorn.error", "router.web"):
-        logging.getLogger(name).handlers = [handler]
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from jobs.follow import Position
 from router.web.errors import HTTPError, http_error
+from router.web.patience import Patience, Stalled
 from router.web.running import Last, News, Seat, Waiting
 
 QUIET_S = 15.0  # after so long a comment says that the stream is alive; its head goes out by then, too
@@ -20,10 +21,6 @@ _HEADERS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-con
             (b"x-accel-buffering", b"no"))  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-class Stalled(Exception):
-    """A reader takes nothing more."""
 
 
 class Form(Protocol):
@@ -86,13 +83,19 @@ class EventStream(Leaving):
         super().__init__(seat.leave)
         self._seat, self._form, self._after = seat, form, after
         self._begun = False
+        self._patience = Patience(STALLED_S)
 
     async def work(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Head, pieces, end."""
         try:
-            await self._pieces(send)
+            with self._patience:
+                await self._told(scope, receive, send)
         except Stalled:
             log.warning("a reader that took nothing for %g s is given up", STALLED_S)
+
+    async def _told(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._pieces(send)
         except (asyncio.CancelledError, OSError):
             raise
         except Exception as error:
@@ -105,30 +108,15 @@ class EventStream(Leaving):
                 await told.response(self._form.headers())(scope, receive, send)
 
     async def _pieces(self, send: Send) -> None:
-        async with aclosing(self._seat.read(self._after)) as bursts:
-            coming = asyncio.ensure_future(anext(bursts))
-            try:
-                while True:
-                    burst = await self._burst(coming, send)
-                    *pieces, end = [*burst]
-                    if not isinstance(end, Last):
-                        pieces.append(end)
-                    if piece := self._form.news(pieces):
-                        await self._send(send, piece)
-                    if isinstance(end, Last):
-                        await self._send(send, await self._form.last(end), more=False)
-                        return
-                    coming = asyncio.ensure_future(anext(bursts))
-            finally:
-                await _over(coming)
-
-    async def _burst(self, coming: "asyncio.Future[Sequence[News]]", send: Send) -> Sequence[News]:
-        """The next pieces; comments while there are none."""
-        while not coming.done():
-            await asyncio.wait({coming}, timeout=QUIET_S)
-            if not coming.done():
-                await self._send(send, self._form.quiet)
-        return coming.result()
+        async with aclosing(self._seat.read(self._after, QUIET_S)) as bursts:
+            async for burst in bursts:
+                last = burst[-1] if burst and isinstance(burst[-1], Last) else None
+                piece = self._form.news(burst[:-1] if last else burst) if burst else self._form.quiet
+                if piece:
+                    await self._send(send, piece)
+                if last:
+                    await self._send(send, await self._form.last(last), more=False)
+                    return
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         if not self._begun:
@@ -136,20 +124,8 @@ class EventStream(Leaving):
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in self._form.headers().items()]
             await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *headers]})
             data = self._form.open() + data
-        try:
-            async with asyncio.timeout(STALLED_S):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError:
-            raise Stalled from None
-
-
-async def _over(work: "asyncio.Future[Any]") -> None:
-    """Cancel it where it still waits, so that its generator can be closed."""
-    if not work.done():
-        work.cancel()
-        await asyncio.wait({work})
-    elif not work.cancelled():
-        work.exception()
+        with self._patience.waiting():
+            await send({"type": "http.response.body", "body": data, "more_body": more})
 
 
 class WholeAnswer(Leaving):

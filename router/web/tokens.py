@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from db import keys
+from db import keys, pace
 from db.engine import Store
 from db.keys import ID_LETTERS, PREFIX
 
@@ -88,6 +88,12 @@ class Tokens:
             return ADMIN
         found = self._known.get(_digest(given))
         return found[1] if found and found[0] > time.monotonic() else None
+
+    def wait_s(self, caller: Caller, now: float) -> float:
+        """Count one request of a key with a rate, over all servers; the seconds to wait where it is one too many."""
+        if caller.key_id is None or caller.requests_per_minute is None:
+            return 0.0
+        return pace.take(self._store, caller.key_id, caller.requests_per_minute, now)
 
     def session(self, now: float) -> str:
         """What the page's cookie says: it holds no secret, and ends with the token that it was made from."""

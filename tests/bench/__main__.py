@@ -3,8 +3,8 @@
 import sys
 from importlib import import_module
 
-ALL = ("cold_start", "wording", "intake", "batch_pipeline", "reports", "pricing", "live_bulk", "sandbox_speed",
-       "many_streams", "streaming")  # fmt: skip
+ALL = ("cold_start", "wording", "intake", "batch_pipeline", "reports", "busy_reports", "pricing", "live_bulk",
+       "sandbox_speed", "many_streams", "streaming")  # fmt: skip
 
 if __name__ == "__main__":
     names = sys.argv[1:] or ALL

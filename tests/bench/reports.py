@@ -38,6 +38,12 @@ def history(path: Path, jobs: int) -> None:
     """A database of so many jobs that ended, in the last thirty days."""
     store = connect(f"sqlite:///{path}")
     migrate(store)
+    fill(store, jobs)
+    store.close()
+
+
+def fill(store: Store, jobs: int) -> None:
+    """Put them into an empty database."""
     dice, now = random.Random(7), datetime.now(UTC)
     with store.write() as connection:
         insert_rows(connection, SUBMISSION, {"duplicates": 0, "rejected": 0},
@@ -49,7 +55,6 @@ def history(path: Path, jobs: int) -> None:
             _insert(connection, list(_made(dice, now, min(20_000, jobs - first))))
     with store.write() as connection:
         rollups.fill(connection)
-    store.close()
 
 
 def _made(dice: random.Random, now: datetime, jobs: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:

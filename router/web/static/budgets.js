@@ -7,7 +7,7 @@ import { bar, board, empty } from "./parts.js";
 
 export function budgets(main) {
   const place = h("div");
-  fill(main, board("Budgets", null, place));
+  fill(main, board("Budgets", h("a", { href: "/reports/cost" }, "What was paid"), place));
   return watch("budgets", {}, place, draw);
 }
 

@@ -16,7 +16,7 @@ function figure(label, draw, legend = null) {
     const width = Math.floor(entry.contentRect.width);
     if (width > 0) fill(place, draw(width));
   }).observe(place);
-  return h("figure.chart", { role: "group", "aria-label": label }, legend, place);
+  return h("figure.chart", { "aria-label": label }, legend, place);
 }
 
 const svg = (width, height, label, ...inside) => s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, inside);

@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { decision } from "./decision.js";
 import { announce, fill, h } from "./dom.js";
 import { ago, clock, milliseconds, money, moneyColumn, number } from "./figures.js";
+import { Growing } from "./growing.js";
 import { watch } from "./live.js";
 import { Markdown, copied } from "./markdown.js";
 import { board, facts, lane, state, table } from "./parts.js";
@@ -14,14 +15,22 @@ export function job(main, { id }) {
   const place = h("div");
   const question = h("details.sent", {}, h("summary", {}, "The request as it was sent"), h("div"));
   question.addEventListener("toggle", () => sent(id, question.lastChild), { once: true });
-  fill(main, board("Job", h("a", { href: "/jobs" }, "All jobs"), place, question));
-  return watch("job", { id }, place, draw);
+  const growing = new Growing(id);
+  fill(main, board("Job", h("a", { href: "/jobs" }, "All jobs"), place, growing.node, question));
+  const leave = watch("job", { id }, place, (view) => {
+    growing.see(view);
+    return draw(view);
+  });
+  return () => {
+    leave();
+    growing.end();
+  };
 }
 
 function draw(view) {
   const { error } = view;
   return [
-    h("div.lead", {}, state(view.state), lane(view.lane, view.tier), h("span.soft", {}, view.class), h("strong.num", {}, money(view.cost_usd)),
+    h("div.lead", {}, state(view.state), lane(view.lane, view.tier), h("span.soft", {}, view.class), h("strong.num", {}, view.cost_usd === null ? "cost unknown" : money(view.cost_usd)),
       OPEN.includes(view.state) ? h("button.button", { type: "button", onclick: (event) => cancel(view.id, event.target) }, "Cancel the job") : null),
     error && h("p.note.bad", {}, `${error.message} (${error.code})`),
     facts([
@@ -49,7 +58,8 @@ function answer(view) {
   if (view.tool_calls?.length) words.append(block(JSON.stringify(view.tool_calls, null, 2)));
   const flags = ["truncated", "partial"].filter((word) => view[word]).join(", ");
   const copy = h("button.button.small", { type: "button", onclick: () => copied(text) }, "Copy");
-  return [h("div.with-button", {}, h("h2", {}, flags ? `Answer (${flags})` : "Answer"), copy), h("div.paper", {}, words),
+  return [h("div.with-button", {}, h("h2", {}, flags ? `Answer (${flags})` : "Answer"), copy),
+    h("div.paper", { tabindex: 0, role: "region", "aria-label": "Answer" }, words),
     view.output === null ? null : [h("h2", {}, "After post-processing"), h("div.paper.prose", {}, block(view.output))]];
 }
 
@@ -90,8 +100,8 @@ function note(one) {
 async function cancel(id, button) {
   button.disabled = true;
   try {
-    const { state: now } = await (await post(`/api/jobs/${id}/cancel`)).json();
-    announce(`The job is ${now}.`);
+    const { state: now, stopping } = await (await post(`/api/jobs/${id}/cancel`)).json();
+    announce(stopping ? "The job is being stopped where it runs." : `The job is ${now}.`);
   } catch (error) {
     button.disabled = false;
     announce(error.message);

@@ -43,7 +43,7 @@ function list(page, args) {
     { head: "Job", main: true, cell: (job) => h("a.mono", { href: `/jobs/${job.id}` }, job.id) },
     { head: "State", cell: (job) => h("span", {}, state(job.state), job.error ? h("span.faint", {}, ` ${job.error.code}`) : null) },
     { head: "Lane", cell: (job) => lane(job.lane, job.tier) },
-    { head: "Class", cell: (job) => h("span.soft", {}, job.class) },
+    { head: "Class", cell: (job) => h("span.soft.whole", {}, job.class) },
     { head: "Model", cell: (job) => job.model },
     { head: "Key", cell: (job) => job.client_key && h("span.soft.clip", { title: job.client_key }, job.client_key) },
     { head: "Submitted", num: true, cell: (job) => h("time", { datetime: job.submitted_at, title: job.submitted_at }, ago(job.submitted_at)) },

@@ -8,7 +8,8 @@ export function board(title, beside, ...below) {
 }
 
 // A table whose rows become cards on a phone. Columns: {head, cell(row), num, main}.
-export function table(columns, rows, { label, foot } = {}) {
+export function table(given, rows, { label, foot } = {}) {
+  const columns = given.map((column) => ({ ...column, head: title(column.head) }));
   const cell = (tag) => (column, content) =>
     h(tag, { class: [column.num && "num to-right", column.main && "main"].filter(Boolean).join(" ") || null, "data-head": column.head || null }, content);
   const head = columns.map((column) => h("th", { scope: "col", class: column.num ? "to-right" : null }, column.head));
@@ -16,6 +17,9 @@ export function table(columns, rows, { label, foot } = {}) {
   const last = foot && h("tfoot", {}, h("tr", {}, columns.map((column, n) => cell("td")(column, foot[n]))));
   return h("div.table", {}, h("table", { "aria-label": label }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, body), last));
 }
+
+// Words begin with a capital; names such as p50 and tag:project stay as they are.
+const title = (words) => (/^[a-z ]+$/.test(words ?? "") ? words[0].toUpperCase() + words.slice(1) : words);
 
 export const state = (word) => h(`span.state.${word}`, {}, word);
 

@@ -23,7 +23,7 @@ export function reports(main, { id: kind, go }) {
     h("a", { href: `/reports/${name}${location.search}`, "aria-current": name === kind ? "true" : null }, words)));
   const set = (name) => (value) => go(address({ [name]: value }));
   const groups = GROUPS.some(([key]) => key === args.by) ? GROUPS : [...GROUPS, [args.by, args.by]];
-  const tag = h("label.field", {}, "Tag", h("input", { type: "search", placeholder: "by one, e.g. project", value: args.by.startsWith("tag:") ? args.by.slice(4) : "",
+  const tag = h("label.field", {}, "Tag", h("input", { type: "search", placeholder: "e.g. project", value: args.by.startsWith("tag:") ? args.by.slice(4) : "",
     onchange: (event) => go(address({ by: event.target.value.trim() && `tag:${event.target.value.trim()}` })) }));
   const filters = h("div.filters", {}, select("By", args.by, groups, set("by")), tag, select("In", args.since ?? "", TIMES, set("since")));
   fill(main, board("Reports", null, kinds, filters, place));
@@ -83,7 +83,7 @@ function latency(value, by) {
   const lines = rows.flatMap((row) => MEASURES.filter(([name]) => row[name]).map(([name, words, unit]) => ({ row, words, unit, spread: row[name] })));
   const time = (part) => (line) => span(line.spread[part] * line.unit);
   const shown = table([
-    ...by.map((word, n) => ({ head: word, main: n === 0, cell: ({ row }) => (row.all ? (n ? "" : "all") : row[word] ?? "–") })),
+    ...by.map((word, n) => ({ head: word, main: n === 0, cell: ({ row }) => (row.all ? (n ? "" : "all") : word === "lane" && row[word] ? lane(row[word]) : row[word] ?? "–") })),
     { head: "time", cell: (line) => line.words },
     { head: "count", num: true, cell: (line) => number(line.spread.count) },
     ...["p50", "p90", "p95", "p99"].map((part) => ({ head: part, num: true, cell: time(part) })),
