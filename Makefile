@@ -40,7 +40,8 @@ check: $(STAMP) ## Lint, format, types, import rules
 bench: $(STAMP) ## Measure, as ratios beside something in the same run
 	@$(RUN) -m tests.bench
 
-bench-peers: $(STAMP) ## Measure beside other clients of the Batch API, each installed under build/ (SHUNTER_BENCH_PEER_ROWS)
+bench-peers: $(STAMP) ## Measure beside a proxy and clients of the Batch API, installed under build/ (SHUNTER_BENCH_PEER_ROWS)
+	@$(RUN) -m tests.bench.peers.proxy
 	@$(RUN) -m tests.bench.peers
 
 chaos: $(STAMP) ## Kill, stop and starve workers for some minutes (CHAOS_SEED, CHAOS_ROUNDS), and audit every bill

@@ -177,8 +177,7 @@ class CallPiece:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):  # a tuple, as what follows it on its way is: an answer has hundreds
     """A piece of a streaming answer, as it came."""
 
     text: str = ""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
+from typing import NamedTuple
 
 from db import log
 from db.engine import Store
@@ -20,8 +21,7 @@ POLL_S = 0.05  # the log is at most so far behind the stream
 WAITING_S = 0.25  # between two looks at a job that does not run
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """How far a reader has come: in which attempt, characters of the first choice's text, and of all else.
 
     Written `attempt.text.other`; the beginning is `0.0.0`.
@@ -43,8 +43,7 @@ class Position:
         return cls(*map(int, parts))
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """A piece of the answer, and the position after it."""
 
     delta: Delta

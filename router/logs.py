@@ -82,7 +82,7 @@ class _Lines(logging.StreamHandler[Any]):
     aside: Callable[[], AbstractContextManager[Any]] = staticmethod(nullcontext)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.setStream(sys.stderr)
+        self.stream = sys.stderr  # set, and the one before not flushed: it may be closed by now
         with self.aside():
             super().emit(record)
 

@@ -168,12 +168,13 @@ def test_the_gateway_tells_the_route_and_not_the_path(world: World, lines: Any, 
         answered = client.post("/v1/chat/completions", json=body)
         client.get("/api/jobs/job_that_is_not_there?prompt=marmot")
         client.get("/nothing/marmot")
-    done = read("request_done")
-    assert [(line["method"], line.get("route"), line["status"]) for line in done] == [
-        ("POST", "/v1/chat/completions", 200), ("GET", "/api/jobs/{job}", 404), ("GET", None, 404),
-    ]  # fmt: skip
-    assert done[0]["job_id"] == answered.headers["X-Shunter-Job"] == read("job_accepted")[0]["job_id"]
-    assert all(line["ms"] > 0 for line in done)
+    done = {line.get("route"): line for line in read("request_done")}  # told after their clients have their answers
+    assert {route: (line["method"], line["status"]) for route, line in done.items()} == {
+        "/v1/chat/completions": ("POST", 200), "/api/jobs/{job}": ("GET", 404), None: ("GET", 404),
+    }  # fmt: skip
+    [accepted] = read("job_accepted")
+    assert done["/v1/chat/completions"]["job_id"] == answered.headers["X-Shunter-Job"] == accepted["job_id"]
+    assert all(line["ms"] > 0 for line in done.values())
     assert "marmot" not in (tmp_path / "log.jsonl").read_text()
     assert [line["event"] for line in read("server_started", "server_stopped")] == ["server_started", "server_stopped"]
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from jobs.chat import Message, Request, Usage
-from jobs.providers.openai_wire import Accumulator, answer_from, body_of, usage_of
+from jobs.providers.openai_params import body_of
+from jobs.providers.openai_wire import Accumulator, answer_from, usage_of
 
 
 def request(**more: Any) -> Request:

@@ -110,6 +110,20 @@ def test_what_is_not_used_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(work())
 
 
+def test_a_body_that_is_let_go_after_the_end_takes_its_connection_along() -> None:
+    async def work() -> int:
+        made = Pool(httpx2.create_ssl_context())
+        async with serving(reply(ANSWER)) as server:
+            client = httpx2.AsyncClient(transport=made)
+            late = await client.send(client.build_request("POST", server.url, content=b"{}"), stream=True)
+            await asyncio.sleep(0.05)  # all of it is here by now
+            await client.aclose()
+            await late.aclose()
+            return len(made._free)
+
+    assert asyncio.run(work()) == 0
+
+
 def test_behind_a_proxy_the_library_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     direct: dict[str, Any] = transport()
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")

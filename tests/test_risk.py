@@ -66,7 +66,7 @@ def weight(choice: Choice) -> int:
 
 texts = st.text(max_size=60)
 calls = st.builds(ToolCall, id=texts, name=texts, raw=texts)
-choices = st.builds(Choice, texts, texts, texts, st.lists(calls, max_size=2).map(tuple))
+choices = st.builds(Choice, texts, texts, texts, st.lists(calls, max_size=2).map(tuple), logprobs=st.none())
 answers = st.builds(Answer, st.lists(choices, max_size=3).map(tuple), st.sampled_from(Outcome))
 timings = st.builds(Timing, total_ms=st.floats(0, 1e6), chunks=st.integers(0, 500))
 

@@ -40,8 +40,9 @@ JOB = {
     "decision": DECISION,
     "attempts": [
         {"n": 1, "state": "unknown", "lane": "batch", "tier": "default", "sent_at": AT, "total_ms": None,
-         "first_token_ms": None, "outcome": None, "tokens": None, "cost_usd": None, "at_risk_usd": "0.01",
-         "reserved_usd": None, "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}},
+         "first_token_ms": None, "outcome": None, "tokens": None, "cost_usd": None, "first_cost_usd": None,
+         "cost_source": "unknown", "at_risk_usd": "0.01", "reserved_usd": None,
+         "error": {"code": "cut", "message": "[bold]cut[/bold]\x1b[2J"}},
     ],
 }  # fmt: skip
 BATCH = {

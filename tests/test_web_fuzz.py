@@ -91,8 +91,8 @@ def test_headers_of_any_bytes(client: httpx2.Client, name: str, value: bytes) ->
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
     try:
         answer = client.post("/v1/chat/completions", json=body, headers={name: value})
-    except (httpx2.LocalProtocolError, httpx2.RemoteProtocolError):
-        return
+    except (httpx2.LocalProtocolError, httpx2.RemoteProtocolError, httpx2.ReadError):
+        return  # not sent at all, or hung up on: the rest of it may still have been on its way, and then it is a reset
     assert answer.status_code != 500, answer.text
 
 

@@ -10,7 +10,8 @@ from jobs.clock import Stopwatch
 from jobs.providers import Endpoint, Timeouts, calls
 from jobs.providers.answers import Head, encode
 from jobs.providers.connection import Connection
-from jobs.providers.openai_wire import Accumulator, answer_from, body_of, choices_asked
+from jobs.providers.openai_params import body_of, choices_asked
+from jobs.providers.openai_wire import Accumulator, answer_from
 
 PATH = "/chat/completions"
 

@@ -14,7 +14,8 @@ from jobs.providers.answers import Head, count, decode, encode, error_of
 from jobs.providers.connection import Connection
 from jobs.providers.failures import lasting
 from jobs.providers.openai import PATH, client
-from jobs.providers.openai_wire import answer_from, usage_of, worded
+from jobs.providers.openai_params import worded
+from jobs.providers.openai_wire import answer_from, usage_of
 from jobs.providers.rows import POST_SECONDS, asks_batches, moment, pages, rows, too_old
 
 URL = "/v1" + PATH

@@ -1,11 +1,10 @@
-"""Chat completions on the wire: a Request as a body, chunks and bodies as an Answer. No I/O."""
+"""Chat completions on the wire: chunks and bodies as an Answer. No I/O."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobs.chat import USABLE, Answer, CallPiece, Choice, Delta, Outcome, Request, ToolCall, Usage
+from jobs.chat import USABLE, Answer, CallPiece, Choice, Delta, Outcome, ToolCall, Usage
 from jobs.errors import CallError
 from jobs.providers.answers import (
     ENDINGS,
@@ -26,39 +25,6 @@ from jobs.providers.logprobs import Probs, joined, probs_of
 from jobs.providers.reported import nano_of
 
 MOST_CHOICES = 1024  # eight times what OpenAI gives; an index beyond is none
-REASONING = re.compile(r"(.*/)?(o\d|gpt-[5-9])")
-NOT_THE_USERS = ("stream", "stream_options", "service_tier")  # the lane and the tier say these
-
-
-def worded(body: dict[str, Any], *, own: bool) -> dict[str, Any]:
-    """A request's body, which is used up, in the server's own words; `own`: the provider's own address.
-
-    The cap is `max_completion_tokens` there and for OpenAI's reasoning models anywhere, since those refuse the older
-    name; elsewhere it is `max_tokens`, which every compatible server obeys and some know alone (llama-cpp-python).
-    """
-    for name in NOT_THE_USERS:
-        body.pop(name, None)
-    asked = body.pop("max_completion_tokens", None)
-    cap = body.pop("max_tokens", None) or asked
-    if cap is not None:
-        body["max_completion_tokens" if own or REASONING.match(body["model"]) else "max_tokens"] = cap
-    return body
-
-
-def body_of(request: Request, *, own: bool, tier: str = "default", stream: bool = False) -> dict[str, Any]:
-    """The JSON body of a call, in the server's own words, with what the lane and the tier say."""
-    body = worded(request.body(), own=own)
-    if tier != "default":
-        body["service_tier"] = tier
-    if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return body
-
-
-def choices_asked(request: Request) -> int:
-    """How many choices the answer must bring."""
-    asked = request.params.get("n")
-    return asked if isinstance(asked, int) and asked > 0 else 1
 
 
 def usage_of(raw: Any) -> Usage | None:
@@ -143,6 +109,11 @@ class _Part:
 
     def add(self, delta: Mapping[str, Any], index: int) -> Delta | None:
         """Take in what a delta or a message carries; the piece to show, if any."""
+        if len(delta) == 1 and type(said := delta.get("content")) is str:  # nearly every piece
+            if not said:
+                return None
+            self.text.append(said)
+            return Delta(said, choice=index)
         text = text_of(delta.get("content"))
         refusal = text_of(delta.get("refusal"))
         reasoning = text_of(delta.get("reasoning_content") or delta.get("reasoning"))
@@ -242,7 +213,7 @@ class Accumulator:
         piece = part.add(delta, index) if isinstance(delta, Mapping) else None
         if probs := probs_of(raw.get("logprobs")):
             part.probs.append(probs)
-            return replace(piece or Delta(choice=index), logprobs=probs)
+            return (piece or Delta(choice=index))._replace(logprobs=probs)
         return piece
 
     def finish(self, failure: CallError | None = None) -> Answer:

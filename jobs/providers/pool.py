@@ -41,6 +41,7 @@ class Pool(httpx2.AsyncBaseTransport):
         self._watch = watch
         self._room = asyncio.Semaphore(MOST)
         self._free: deque[tuple[float, Link]] = deque()
+        self._closed = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send it; its connection is free again when its body was read, or closed."""
@@ -89,7 +90,7 @@ class Pool(httpx2.AsyncBaseTransport):
         return None
 
     def _give_back(self, link: Link | None) -> None:
-        if link is not None and link.idle:
+        if link is not None and link.idle and not self._closed:
             self._free.append((asyncio.get_running_loop().time(), link))
         elif link is not None:
             link.close()
@@ -97,6 +98,7 @@ class Pool(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close what is free; a call in flight closes its own."""
+        self._closed = True
         while self._free:
             self._free.pop()[1].close()
 

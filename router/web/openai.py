@@ -10,13 +10,14 @@ from starlette.responses import Response
 
 from db import lookup
 from jobs import chat
-from jobs.providers.openai_wire import choices_asked
+from jobs.providers.openai_params import choices_asked
 from router.dispatch import Router
 from router.web import bodies
 from router.web.chat_form import Chunks, Names, completion
 from router.web.errors import HTTPError
 from router.web.finals import Final
 from router.web.hints import Hints, json_of, request_of
+from router.web.raw import Raw
 from router.web.running import Last, Runs, Seat
 from router.web.streams import EventStream, WholeAnswer
 
@@ -26,7 +27,8 @@ _NOT_PRINTED = str.maketrans({"\r": " ", "\n": " "})
 def routes() -> APIRouter:
     """What is under /v1 and answers at once."""
     router = APIRouter(prefix="/v1", tags=["openai"])
-    router.add_api_route("/chat/completions", chat_completions, methods=["POST"], openapi_extra=bodies.CHAT)
+    raw: dict[str, Any] = {"methods": ["POST"], "route_class_override": Raw}
+    router.add_api_route("/chat/completions", chat_completions, openapi_extra=bodies.CHAT, **raw)
     router.add_api_route("/models", models, methods=["GET"])
     router.add_api_route("/models/{model:path}", model, methods=["GET"])
     return router

@@ -131,6 +131,8 @@ def main() -> bool:
         print(f"       {name}: adds {one.added:.1f} ms to a call (p99 {one.added_p99:.1f}), {one.first:.1f} to a first "
               f"token; {one.plain:,.0f} plain and {one.stream:,.0f} streaming requests/s", flush=True)  # fmt: skip
     ours, theirs = found["shunter"], found["litellm"]
+    assert theirs.plain, "the proxy answered nothing in the time that there was"
+    assert theirs.stream, "the proxy ended no stream in the time that there was"
     return all((
         verdict("plain requests/s, ratio", ours.plain / theirs.plain, 5, at_least=True),
         verdict("streaming requests/s, ratio", ours.stream / theirs.stream, 5, at_least=True),
