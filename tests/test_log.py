@@ -125,7 +125,7 @@ def test_many_attempts_share_the_writer_and_keep_their_own_words(store: Store, w
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=6)
-deltas = st.builds(Delta, texts, texts, texts, st.integers(0, 2))
+deltas = st.builds(Delta, texts, texts, texts, st.integers(0, 2), st.just(()), st.none())
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

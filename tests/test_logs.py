@@ -6,6 +6,7 @@ import logging
 import os
 import pty
 import select
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -207,9 +208,10 @@ def test_what_others_log_has_the_same_form_names_no_address_and_is_not_said_on_a
     ]
 
 
-def test_a_program_that_set_up_nothing_gets_not_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    Journal()(JobsRescued(1))
-    assert capsys.readouterr() == ("", "")
+def test_a_program_that_set_up_nothing_gets_not_a_word() -> None:
+    program = "from jobs.observing import JobsRescued; from router.journal import Journal; Journal()(JobsRescued(1))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 # ---- the commands ----
