@@ -115,9 +115,10 @@ def charged(store: Store) -> float:
     usages = [Usage(input=200 + n % 50, output=100 + n % 90, cached=n % 3) for n in range(1000)]
     answers = [Answer((Choice("x", "stop"),), Outcome.COMPLETE, usage=usage, model=MODEL) for usage in usages]
     start = time.process_time()
+    prices = outcome.tariff(MODEL, endpoint, Lane.BATCH, now)
     for first in range(0, len(rows), PAGE):
         settled = [
-            Settled(ident, 1, outcome.charge(answers[n % 1000], Lane.BATCH, "default", MODEL, endpoint, now), True)
+            Settled(ident, 1, outcome.charge_by(prices, answers[n % 1000], "default"), True)
             for n, ident in enumerate(rows[first : first + PAGE])
         ]
         with store.write() as connection:
