@@ -1,11 +1,11 @@
 """Run whole commands and say what they cost, by the system's own account of each finished process."""
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,18 +21,32 @@ class Cost:
     peak_mb: float
 
 
+# A process begins with the peak of whoever started it, so that a small one stands between it and us.
+_BETWEEN = """
+import json, os, sys, time
+start = time.perf_counter()
+tell, *command = sys.argv[1:]
+pid = os.posix_spawnp(command[0], command, os.environ)
+_, status, usage = os.wait4(pid, 0)
+spent = {"cpu": usage.ru_utime + usage.ru_stime, "wall": time.perf_counter() - start, "peak_mb": usage.ru_maxrss / 1024}
+os.write(int(tell), json.dumps([os.waitstatus_to_exitcode(status), spent]).encode())
+"""
+
+
 def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Cost:
     """Run a command to its end; an AssertionError with its words when it fails."""
     with tempfile.TemporaryFile() as said:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=dict(env) if env else None)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        told, tell = os.pipe()
+        between = [PYTHON, "-I", "-S", "-c", _BETWEEN, str(tell), *command]
+        process = subprocess.Popen(between, stdout=said, stderr=said, env=dict(env) if env else None, pass_fds=[tell])
+        os.close(tell)
+        with os.fdopen(told) as telling:
+            code, spent = json.loads(telling.read() or '["not run", {}]')
+        process.wait()
+        if code:
             said.seek(0)
-            raise AssertionError(f"{command} ended with {process.returncode}: {said.read()[-2000:]!r}")
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024)
+            raise AssertionError(f"{command} ended with {code}: {said.read()[-2000:]!r}")
+    return Cost(**spent)
 
 
 def paired(one: Callable[[], Cost], other: Callable[[], Cost], runs: int) -> tuple[list[Cost], list[Cost]]:
