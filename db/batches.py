@@ -72,6 +72,12 @@ def _move(store: Store, where: Any, values: dict[str, Any], *, durable: bool = F
         return _moved(connection, where, values)
 
 
+def _as_read(batch: Batch) -> Any:
+    """It stands where it stood when `batch` was read: what was seen since then is of no other state or create."""
+    same = BATCH.c.provider_batch_id.is_not_distinct_from(batch.provider_batch_id)
+    return and_(BATCH.c.id == batch.id, BATCH.c.state == batch.state, same)
+
+
 def _moved(connection: Connection, where: Any, values: dict[str, Any]) -> bool:
     hold(connection, select(BATCH.c.id).where(where).order_by(BATCH.c.id))  # it sees what came before it ends
     return connection.execute(update(BATCH).where(where).values(values)).rowcount == 1
@@ -144,10 +150,10 @@ def created(store: Store, batch_id: str, *, provider_batch_id: str, status: str,
     return _move(store, where, known | times, durable=True)
 
 
-def polled(store: Store, batch_id: str, *, status: str, done: int, expires_at: datetime | None,
+def polled(store: Store, batch: Batch, *, status: str, done: int, expires_at: datetime | None,
            next_poll_at: datetime) -> bool:  # fmt: skip
     """It is not at its end yet."""
-    where = and_(BATCH.c.id == batch_id, BATCH.c.state == BatchState.SUBMITTED.value)
+    where = and_(_as_read(batch), BATCH.c.state == BatchState.SUBMITTED.value)
     seen = {"status": status, "done": done, "next_poll_at": next_poll_at, "error": None}
     return _move(store, where, seen | ({"expires_at": expires_at} if expires_at else {}))
 
@@ -159,10 +165,10 @@ def cancelling(store: Store, batch_id: str, now: datetime) -> bool:
     return _move(store, where, {"cancel_at": now, "next_poll_at": now})
 
 
-def ended(store: Store, batch_id: str, *, status: str, done: int, output_file_id: str | None,
+def ended(store: Store, batch: Batch, *, status: str, done: int, output_file_id: str | None,
           error_file_id: str | None, error: str | None, now: datetime) -> bool:  # fmt: skip
     """The provider will not change it any more."""
-    where = and_(BATCH.c.id == batch_id, BATCH.c.state == BatchState.SUBMITTED.value)
+    where = and_(_as_read(batch), BATCH.c.state == BatchState.SUBMITTED.value)
     files = {"output_file_id": output_file_id or None, "error_file_id": error_file_id or None}
     final = {"state": BatchState.ENDED.value, "status": status, "done": done, "error": error, "ended_at": now,
              "next_poll_at": now}  # fmt: skip
@@ -176,8 +182,8 @@ def imported(store: Store, batch_id: str, now: datetime) -> bool:
                                 "lease_until": None})  # fmt: skip
 
 
-def wait(store: Store, batch_id: str, until: datetime, *, error: str | None = None, state: BatchState | None = None
+def wait(store: Store, batch: Batch, until: datetime, *, error: str | None = None, state: BatchState | None = None
          ) -> bool:  # fmt: skip
-    """Look at it again at `until`; `error` says what it waits for."""
-    where = and_(BATCH.c.id == batch_id, BATCH.c.state != BatchState.IMPORTED.value)
+    """Look at it again at `until`; `error` says what it waits for. False when it has moved on since it was read."""
+    where = and_(_as_read(batch), BATCH.c.state != BatchState.IMPORTED.value)
     return _move(store, where, {"next_poll_at": until, "error": error} | ({"state": state.value} if state else {}))

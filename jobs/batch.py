@@ -41,7 +41,7 @@ async def move(context: Context, batch: Batch) -> None:
         try:
             await steps[before](context, current)
         except CallError as error:
-            await context.db(batches.wait, batch.id, polling.later(context, current, error), error=str(error))
+            await polling.put_off(context, current, error)
             raise
         except FileNotFoundError:
             if await _over(context, batch):
@@ -245,7 +245,7 @@ async def _too_early(context: Context, batch: Batch, intent_at: datetime | None)
 async def _look_again(context: Context, batch: Batch, why: str, seconds: float | None = None) -> None:
     unsure = BatchState.UNSURE if batch.create_intent_at else None
     until = context.clock.now() + timedelta(seconds=max(_SOON_S if seconds is None else seconds, 0.2))
-    await context.db(batches.wait, batch.id, until, error=why, state=unsure)
+    await context.db(batches.wait, batch, until, error=why, state=unsure)
 
 
 async def _in_time(context: Context, batch: Batch, intent_at: datetime) -> bool:
@@ -266,13 +266,13 @@ async def _not_posted(context: Context, batch: Batch, error: CallError, intent_a
     """
     now = context.clock.now()
     if error.maybe_billed:
-        await context.db(batches.wait, batch.id, now + timedelta(seconds=_SOON_S), error=str(error))
+        await context.db(batches.wait, batch, now + timedelta(seconds=_SOON_S), error=str(error))
     elif not await context.db(batches.forget_intent, batch, intent_at):
         return
     elif isinstance(error, Transient):
+        await polling.put_off(context, batch, error)
         if batch.file_id and error.status == 400 and batch.create_tries >= _FILE_TRIES:
             await context.db(batches.upload_anew, batch)
-        await context.db(batches.wait, batch.id, polling.later(context, batch, error), error=str(error))
     elif error.status in polling.KEY:  # nothing is lost, all waits
         raise error
     else:

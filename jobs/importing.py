@@ -109,7 +109,7 @@ async def forgotten(context: Context, batch: Batch, why: str) -> None:
     provider = context.batch_provider(batch.provider)
     if context.on_unknown == "hold":
         text = f"{why}; held: `shunter batches resubmit {batch.id}` sends its rows again, which may be paid twice"
-        await context.db(batches.wait, batch.id, context.clock.now() + timedelta(seconds=_HELD_S), error=text)
+        await context.db(batches.wait, batch, context.clock.now() + timedelta(seconds=_HELD_S), error=text)
         return
     with suppress(CallError):
         await provider.cancel(str(batch.provider_batch_id))

@@ -4,6 +4,7 @@ import re
 from datetime import datetime, timedelta
 
 from db import batches, headroom, plans
+from db.states import BatchState
 from db.tables import Batch
 from jobs import importing
 from jobs.context import Context
@@ -55,7 +56,7 @@ async def _ended(context: Context, batch: Batch, remote: Remote) -> None:
     counted = remote.rows is not None or remote.done or remote.failed
     done = remote.done if counted or remote.status != "completed" else batch.rows  # all of them may have run
     end = {"status": remote.status, "done": done, "error": why, "now": context.clock.now()}
-    await context.db(batches.ended, batch.id, **end, **files)
+    await context.db(batches.ended, batch, **end, **files)
 
 
 async def _seen(context: Context, batch: Batch, remote: Remote) -> None:
@@ -66,7 +67,7 @@ async def _seen(context: Context, batch: Batch, remote: Remote) -> None:
     if batch.leave_by and not batch.cancel_at:
         after = min(after, max(batch.leave_by, now))
     seen = {"status": remote.status, "done": remote.done + remote.failed, "expires_at": remote.expires_at}
-    await context.db(batches.polled, batch.id, next_poll_at=after, **seen)
+    await context.db(batches.polled, batch, next_poll_at=after, **seen)
 
 
 async def _full(context: Context, batch: Batch, remote: Remote) -> None:
@@ -108,7 +109,13 @@ async def _not_seen(context: Context, batch: Batch, error: CallError) -> None:
         return
     if error.status in KEY:
         raise error
-    await context.db(batches.wait, batch.id, later(context, batch, error), error=str(error))
+    await put_off(context, batch, error)
+
+
+async def put_off(context: Context, batch: Batch, error: CallError) -> None:
+    """Try again later what a provider did not do; of one that has ended, why it did is kept: its rows are told that."""
+    why = batch.error if batch.state == BatchState.ENDED else str(error)
+    await context.db(batches.wait, batch, later(context, batch, error), error=why)
 
 
 def later(context: Context, batch: Batch, error: CallError) -> datetime:

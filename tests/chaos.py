@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from random import Random
 from typing import Any
+from urllib.request import Request, urlopen
 
 from db.engine import connect
 from db.migrations import migrate
@@ -101,11 +102,13 @@ def nursery() -> Iterator[Nursery]:
         made = Nursery(process)
         listener = threading.Thread(target=made.listen, daemon=True)
         listener.start()
-        yield made
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
-        listener.join()
+        try:
+            yield made
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+            listener.join()
 
 
 @dataclass
@@ -156,11 +159,13 @@ class Chaos:
         """The dead one's lease is a matter of time and of nothing else."""
         time.sleep(LEASE_S + 0.05)
 
-    def wake(self, worker: Worker) -> None:
-        """A worker that was stopped goes on, to its end."""
-        worker.signal(signal.SIGCONT)
-        event = worker.next()
-        assert event == ENDED_WELL, f"{event}; {self.log()}"
+    def wake(self, *workers: Worker) -> None:
+        """Workers that were stopped go on, beside each other, to their ends."""
+        for worker in workers:
+            worker.signal(signal.SIGCONT)
+        for worker in workers:
+            event = worker.next()
+            assert event == ENDED_WELL, f"{event}; {self.log()}"
 
     def done(self) -> bool:
         """Every job and batch has come to its end."""
@@ -176,6 +181,18 @@ class Chaos:
                 return
             time.sleep(LEASE_S / 2)
         raise AssertionError(f"{self.world.states()} after {TRIES} workers; {self.log()}")
+
+    def standing(self) -> str:
+        """Every batch as it stands, here and at the provider, and every worker."""
+        tables = {"batch": "packed_at", "worker": "started_at"}
+        here = [(name, dict(row._mapping)) for name, by in tables.items()
+                for row in rows(self.world.store, f"SELECT * FROM {name} ORDER BY {by}")]  # fmt: skip
+        there, keys = [], {"Authorization": f"Bearer {KEY}", "x-api-key": KEY, "anthropic-version": "2023-06-01"}
+        for path in ("/v1/batches", "/v1/messages/batches"):
+            ask = Request(f"{self.world.sandbox.url}{path}?limit=100", headers=keys)
+            with urlopen(ask, timeout=30) as answer:
+                there += [(path, one) for one in json.load(answer)["data"]]
+        return "\n".join(f"{name}: {one}" for name, one in [*here, *there])
 
     def log(self) -> str:
         """What the workers said last."""

@@ -30,10 +30,11 @@ def kill(point: Point) -> Act:
     return act
 
 
-def pause(first: Point, then: Point | None = None, *, what: str = "pause") -> Act:
+def pause(first: Point, then: Point | None = None, *, what: str = "pause", at_once: bool = False) -> Act:
     """A worker stops at the point while another does its work: all of it, or as far as `then`; then it goes on.
 
-    `what` becomes of the other at `then`: it stops, too, until the first is at its end, or it dies.
+    `what` becomes of the other at `then`: it stops, too, until the first is at its end, or it dies. `at_once`: both
+    go on together.
     """
 
     def act(chaos: Chaos) -> None:
@@ -42,9 +43,9 @@ def pause(first: Point, then: Point | None = None, *, what: str = "pause") -> Ac
         if then is None:
             chaos.finish()
         other = chaos.reach(what, then) if then else None
-        for worker in (sleeper, other if what == "pause" else None):
-            if worker:
-                chaos.wake(worker)
+        asleep = [worker for worker in (sleeper, other if what == "pause" else None) if worker]
+        for those in [asleep] if at_once else [[worker] for worker in asleep]:
+            chaos.wake(*those)
 
     return act
 

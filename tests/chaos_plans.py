@@ -38,7 +38,7 @@ def after(name: str, count: int = 1) -> Point:
 PACK = "jobs.packing:packing.pack"
 UPLOAD_INTENT, UPLOAD, UPLOADED = "db.batches:intend_upload", f"{OPENAI}.upload", "db.batches:uploaded"
 CREATE_INTENT, CREATE, CREATED = "db.batches:intend_create", f"{OPENAI}.submit", "db.batches:created"
-SEND = f"{ANTHROPIC}.submit"
+SEND, SEEN = f"{ANTHROPIC}.submit", f"{ANTHROPIC}.find"
 POLL, ENDED = f"{OPENAI}.poll", "db.batches:ended"
 SETTLE, IMPORTED = "jobs.importing:settle.settle_rows", "db.batches:imported"
 CLAIM, CALL, SAVE, RESCUE = "db.queue:claim", f"{CHAT}.complete", "jobs.runner:settle.settle", "db.rescue:rescue"
@@ -246,6 +246,9 @@ PAUSES = [
     Plan("settling, done", [pause(before(SAVE, 2))], {"live": 14}),
     Plan("messages, sent", [pause(after(SEND))], {"messages": 14}),
     Plan("messages, unsent", [pause(before(SEND))], {"messages": 14}, {"batch_seconds": 1.0}),
+    Plan(
+        "messages, seen", [pause(before(CREATED), after(SEEN), at_once=True)], {"messages": 14}, {"batch_seconds": 6.0}
+    ),
 ]
 PAUSES += [
     Plan("rescue, done", [kill(after(CREATED)), hour_to_leave, pause(before(CANCEL))], {"leaving": 14}, STALLED),

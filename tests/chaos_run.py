@@ -14,7 +14,7 @@ from tests.postgres import Postgres, postgres
 
 @dataclass(frozen=True)
 class Ran:
-    """How it went; `wrong` says what must not be, with the workers' last words."""
+    """How it went; `wrong` says what must not be, with how all stands then and the workers' last words."""
 
     plan: str
     database: str
@@ -52,6 +52,6 @@ def run(workers: Nursery, shared: Postgres, plan: Plan, database: str, folder: P
             wrong.append(f"the jobs are {states}")
         if plan.even and (found.unknown or found.lacking):
             wrong.append(f"{found.unknown} unknown attempts, {found.lacking} nano-dollars are not on the ledger")
-        said = "\n".join([*wrong, made.log()]) if wrong else ""
+        said = "\n".join([*wrong, made.standing(), made.log()]) if wrong else ""
         counts = made.kills, made.pauses, made.broken
     return Ran(plan.name, database, *counts, found, said, time.monotonic() - began)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from db.engine import Store
+from tests.lanes import rows
 from tests.personalities import AIMOCK, OGX, OPENAI, Fault, Play, Raw
 from tests.quirk_lanes import HOUR, PAST_ITS_END, At, lanes_at, lived, shown
 
@@ -29,6 +30,17 @@ def test_a_download_that_fails_once(at: At, status: int) -> None:
     world.server.faults = [Fault("GET", CONTENT, status), Fault("GET", CONTENT, status)]
     lived(world)
     assert world.batches() == 1
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_rows_hear_why_their_batch_ended_and_not_of_a_download_that_failed(at: At, failures: int) -> None:
+    """Three are in neither file: while they wait for their next try they say how the first one ended."""
+    world = at(OPENAI, Play(output=lambda rows: rows[:7]), Play(end=""))
+    world.server.faults = [Fault("GET", CONTENT, 500)] * failures
+    world.ask()
+    while not rows(world.store, "SELECT 1 FROM attempt WHERE state = 'unknown'"):
+        world.look(60)
+    assert rows(world.store, "SELECT error_code FROM job WHERE state <> 'succeeded'") == [("batch_completed",)] * 3
 
 
 def test_a_last_line_that_was_cut_once(at: At) -> None:

@@ -144,11 +144,11 @@ def test_the_way_of_a_batch(store: Store) -> None:
         "p-b",
         1,
     )
-    assert batches.polled(store, "b", status="in_progress", done=3, expires_at=None, next_poll_at=LATE)
+    assert batches.polled(store, get(store), status="in_progress", done=3, expires_at=None, next_poll_at=LATE)
     assert (get(store).done, get(store).expires_at) == (3, LATE)
     assert batches.cancelling(store, "b", SOON)
     files: dict[str, Any] = {"output_file_id": "out", "error_file_id": ""}
-    assert batches.ended(store, "b", status="completed", done=1, error=None, now=LATE, **files)
+    assert batches.ended(store, get(store), status="completed", done=1, error=None, now=LATE, **files)
     assert (get(store).state, get(store).output_file_id, get(store).error_file_id) == ("ended", "out", None)
     assert batches.imported(store, "b", LATE)
     assert not batches.imported(store, "b", LATE)
@@ -178,13 +178,43 @@ def test_what_was_created_is_known_under_its_first_id(store: Store) -> None:
 
 
 @pytest.mark.parametrize("state", [None, batches.BatchState.UNSURE])
+def test_what_was_seen_before_it_was_created_is_said_too_late(store: Store, state: Any) -> None:
+    add(store, job())
+    packed(store)
+    batches.uploaded(store, "b", None)
+    batches.intend_create(store, get(store), NOW)
+    stale = get(store)
+    created(store)
+    assert not batches.wait(store, stale, LATE, error="unclear", state=state)
+    found = get(store)
+    assert (found.state, found.next_poll_at, found.error) == ("submitted", SOON, None)
+    assert batches.wait(store, found, LATE, error="unclear")
+
+
+def test_what_was_seen_of_an_earlier_create_is_not_of_this_one(store: Store) -> None:
+    """The provider's queue was full, and the file was sent again, while another worker still looked at the first."""
+    add(store, job())
+    packed(store)
+    stale = sent(store)
+    assert batches.held_up(store, stale, NOW, "full")
+    assert batches.intend_create(store, get(store), NOW)
+    assert created(store, provider="p-second")
+    files: dict[str, Any] = {"output_file_id": None, "error_file_id": None}
+    assert not batches.ended(store, stale, status="failed", done=0, error="full", now=LATE, **files)
+    assert not batches.polled(store, stale, status="cancelling", done=0, expires_at=None, next_poll_at=LATE)
+    assert not batches.wait(store, stale, LATE)
+    assert (get(store).state, get(store).status, get(store).next_poll_at) == ("submitted", "validating", SOON)
+    assert batches.ended(store, get(store), status="completed", done=1, error=None, now=LATE, **files)
+
+
+@pytest.mark.parametrize("state", [None, batches.BatchState.UNSURE])
 def test_a_dead_file_sends_it_back_to_its_start(store: Store, state: Any) -> None:
     add(store, job())
     packed(store)
     batches.intend_upload(store, get(store), 1, NOW)
     batches.uploaded(store, "b", "file")
     batches.intend_create(store, get(store), NOW)
-    batches.wait(store, "b", SOON, error="unclear", state=state)
+    batches.wait(store, get(store), SOON, error="unclear", state=state)
     assert batches.upload_anew(store, get(store))
     again = get(store)
     assert (again.state, again.file_id, again.upload_intent_at, again.create_intent_at) == ("packed", None, None, None)

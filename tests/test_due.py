@@ -47,7 +47,9 @@ def test_the_next_that_has_to_leave_its_lane(store: Store) -> None:
 def test_batches_that_are_due_the_longest_due_first(store: Store) -> None:
     packed(store, "a")
     packed(store, "b")
-    batches.wait(store, "a", SOON)
+    first = batches.get(store, "a")
+    assert first is not None
+    batches.wait(store, first, SOON)
     assert found(store) == ["b"]
     assert found(store, SOON) == ["b", "a"]
     assert due.next_batch(store, URLS, "me", NOW) == NOW

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from db import batches, lookup, queue, reports
+from db import batches, lookup, queue
 from db.engine import Store, connect
 from db.migrations import migrate
 from router.figures import money
@@ -106,9 +106,9 @@ def test_a_job_shows_its_answer_its_decision_and_its_attempts(desk: Window, stor
 def test_a_batch_is_seen_to_move(desk: Window, store: Store) -> None:
     desk.page.goto("/batches")
     desk.page.get_by_text("0 of 4").wait_for()
-    (row,) = reports.batches(store)
+    (batch,) = batches.recent(store, 9)
     now = datetime.now(UTC)
-    batches.polled(store, row["id"], status="in_progress", done=3, expires_at=None, next_poll_at=now)
+    batches.polled(store, batch, status="in_progress", done=3, expires_at=None, next_poll_at=now)
     desk.page.get_by_text("3 of 4").wait_for()
     assert desk.page.get_by_role("progressbar").get_attribute("aria-valuenow") == "75"
 
