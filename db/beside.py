@@ -32,7 +32,7 @@ class Beside:
 
     def tidy(self) -> None:
         """Put the log of the file back into it when it has grown large; call it now and then."""
-        if self._checkpointer:
+        if self._checkpointer and self._checkpointer.due():
             self._checkpointer.look()
 
     def close(self) -> None:

@@ -178,7 +178,7 @@ def booking(connection: Connection, job_ids: Sequence[str]) -> Iterator[None]:
     The jobs are held by this transaction, so nobody else changes their attempts meanwhile. Periods are taken in the
     order of their keys, after all else: two writers never wait for each other in a circle.
     """
-    if not _ANY.run(connection, [{}]).first():
+    if not _ANY.run(connection, [{}]).fetchone():
         yield
         return
     before = _sums(connection, job_ids)
@@ -195,7 +195,7 @@ def booking(connection: Connection, job_ids: Sequence[str]) -> Iterator[None]:
 
 def shared(connection: Connection, copies: Sequence[tuple[str, int, int]]) -> None:
     """Further bills of tries (job, try, number of the copy) are on the same budgets, which cannot refuse them."""
-    if _ANY.run(connection, [{}]).first():
+    if _ANY.run(connection, [{}]).fetchone():
         _SHARED.run(connection, [{"b_job_id": job_id, "b_n": n, "b_copy": number} for job_id, n, number in copies])
 
 

@@ -7,7 +7,6 @@ COMMITTED: `db/dialect.py` says what holds there.
 import errno
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
@@ -19,7 +18,7 @@ from sqlalchemy import URL, Connection, Dialect, Engine, PoolProxiedConnection, 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from db.wal import Checkpointer
+from db.turns import Busy, Turns
 
 BUSY_MS = 30_000  # a writer waits this long for another before it gives up
 AWAY_S = 30.0  # a server that restarts is waited for
@@ -37,6 +36,10 @@ class StoreAway(StoreError):
     """The database is away for now, or others were in the way: nothing was kept of this, it can be tried again."""
 
 
+class StoreBusy(StoreError):
+    """Somebody else writes now, and whoever asked has no time to wait: nothing was begun."""
+
+
 class Store:
     """One database. `read()` and `write()` are short transactions; none is held over a call to a provider."""
 
@@ -45,11 +48,10 @@ class Store:
         self.path = path  # None on PostgreSQL
         self._given = url
         self._engine = engine
-        # Writers of one process queue here: SQLite itself would let them sleep and starve.
-        self.turn: AbstractContextManager[Any] = nullcontext() if path is None else threading.Lock()
-        self._log = Checkpointer(path) if path else None
         self._seen = False  # it has answered, so a server that is away now is one that restarts
         self._reader, self._writer, self._durable = (_sqlite if path else _postgres)(engine)
+        self._turns = Turns(path, self._writer, self._durable) if path else None
+        self.turn: AbstractContextManager[Any] = self._turns.lock if self._turns else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -60,10 +62,21 @@ class Store:
     @contextmanager
     def write(self, *, durable: bool = False) -> Iterator[Connection]:
         """The one writer of a SQLite file, one of many on PostgreSQL; `durable` syncs the disk before it returns."""
-        with self.turn:
-            with self._told(), self._begun(self._durable if durable else self._writer) as connection:
+        if self._turns:
+            with self._told(), self._turns.write(durable=durable) as connection:
                 yield connection
-            self.tidy()
+        else:
+            with self.turn, self._told(), self._begun(self._durable if durable else self._writer) as connection:
+                yield connection
+
+    @contextmanager
+    def hurried(self) -> Iterator[bool]:
+        """For an event loop: in this block and thread, a write that would have to wait raises StoreBusy instead.
+
+        False where any write may have to wait, as for a server. What was written so is tidied up by `tidied`.
+        """
+        with self._turns.hurried() if self._turns else nullcontext():
+            yield self._turns is not None
 
     @contextmanager
     def _begun(self, engine: Engine) -> Iterator[Connection]:
@@ -89,6 +102,8 @@ class Store:
         """What a driver says, in words of ours: what, where, what to do."""
         try:
             yield
+        except Busy:
+            raise StoreBusy(f"database {self.url} is written by somebody else now") from None
         except Exception as error:  # COPY and SQLite's BEGIN go to the drivers themselves
             text = _said_by_sqlite(error) if self.path else _said_by_postgres(error, self._given)
             if text is None:
@@ -96,10 +111,10 @@ class Store:
             kind = StoreAway if passing(error) else StoreError
             raise kind(f"database {self.url} {text}") from error
 
-    def tidy(self) -> None:
-        """After a write, in the turn of writers: keep SQLite's log from growing without bound."""
-        if self._log:
-            self._log.look()
+    def tidied(self) -> None:
+        """After writes that were hurried, or went past `write`, out of their turn: keep SQLite's log from growing."""
+        if self._turns:
+            self._turns.tidied()
 
     def raw(self) -> PoolProxiedConnection:
         """The driver's own connection, for what cannot pay for more; whoever takes it closes it."""
@@ -112,8 +127,8 @@ class Store:
 
     def close(self) -> None:
         """Close every connection."""
-        if self._log:
-            self._log.close()
+        if self._turns:
+            self._turns.close()
         self._engine.dispose()
 
 

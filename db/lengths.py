@@ -59,7 +59,7 @@ def add(store: Store, seen: Mapping[Key, Sums], now: datetime) -> None:
 def known(store: Store, model: str, template: str) -> Sums | None:
     """What is known of this template."""
     with store.read() as connection:
-        found = connection.execute(_SUMS.where(LENGTH.c.model == model, LENGTH.c.template == template)).first()
+        found = _ONE.run(connection, [{"b_model": model, "b_template": template}]).fetchone()
         return Sums(*found[2:]) if found else None
 
 
@@ -83,3 +83,4 @@ def prune(store: Store, now: datetime) -> None:
 
 
 _SUMS = select(LENGTH.c.model, LENGTH.c.template, LENGTH.c.answers, LENGTH.c.logs, LENGTH.c.squares)
+_ONE = Prepared(_SUMS.where(LENGTH.c.model == bindparam("b_model"), LENGTH.c.template == bindparam("b_template")))

@@ -89,12 +89,12 @@ class Writer:
                 cursor.execute("BEGIN IMMEDIATE")
                 cursor.executemany(self._statement, rows)
                 cursor.execute("COMMIT")
-                self._store.tidy()
             except sqlite3.OperationalError:
                 return False
             finally:
                 self._raw.rollback()  # nothing is left of a failed write; after a commit it does nothing
                 cursor.close()
+        self._store.tidied()
         return True
 
     def _append_shared(self, pieces: Iterable[Piece]) -> bool:

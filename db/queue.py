@@ -40,20 +40,20 @@ def _submissions(connection: Connection, source: str, now: datetime, counts: Seq
     insert_rows(connection, SUBMISSION, same, ("id", "accepted"), counts)
 
 
-def add(
-    store: Store, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob], now: datetime
-) -> set[str]:
-    """Queue the jobs that are new; the row keys of those that were known already. All or none of them."""
+def add(store: Store, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob], now: datetime,
+        source: str | None = None) -> set[str]:  # fmt: skip
+    """Queue the new jobs, with a `source` their submission too, or nothing. The row keys that were known already."""
     try:
-        return _add(store, submission_id, decisions, jobs, now)
+        return _add(store, submission_id, decisions, jobs, now, source)
     except IntegrityError:  # on PostgreSQL one of them was submitted by another process in the meantime
-        return _add(store, submission_id, decisions, jobs, now)
+        return _add(store, submission_id, decisions, jobs, now, source)
 
 
-def _add(
-    store: Store, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob], now: datetime
-) -> set[str]:
+def _add(store: Store, submission_id: str, decisions: Sequence[dict[str, Any]], jobs: Sequence[NewJob], now: datetime,
+         source: str | None) -> set[str]:  # fmt: skip
     with store.write() as connection:
+        if source:
+            _submissions(connection, source, now, [(submission_id, 0)])
         alone(connection, "intake")  # two submits of one file would wait for each other's keys in a circle
         known = incoming.known(connection, [job.row_key for job in jobs])
         fresh = [job for job in jobs if job.row_key not in known]

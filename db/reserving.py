@@ -108,7 +108,7 @@ class Guard:
     @classmethod
     def look(cls, connection: Connection, purse: Purse | None) -> "Guard | None":
         """None where nothing is limited; one statement says so."""
-        row: Sequence[Any] = _LOOK.run(connection, [{}]).one()
+        row: Sequence[Any] = _LOOK.run(connection, [{}]).fetchone()
         if row[0] is None and row[1] is None:
             return None
         return cls(connection, purse or Purse(), in_force(connection) if row[0] is not None else [])

@@ -276,12 +276,12 @@ def keep(connection: Connection, tally: Tally) -> None:
 
 
 def _keep_times(connection: Connection, place: dict[str, Any], times: Mapping[str, Counter[int]]) -> None:
-    held = _HELD.run(connection, [place]).first()
+    held = _HELD.run(connection, [place]).fetchone()
     if held is None:
         new = place | {f"b_{name}": packed(bins) for name, bins in times.items()}
         if _BEGIN.run(connection, [new]).rowcount:
             return
-        held = _HELD.run(connection, [place]).one()  # on PostgreSQL another writer has begun it since we looked
+        held = _HELD.run(connection, [place]).fetchone()  # on PostgreSQL another writer has begun it since we looked
     stored = {f"b_{name}": bytes(one) if one is not None else None for name, one in zip(TIMES, held, strict=True)}
     for name, bins in times.items():
         if (known := stored[f"b_{name}"]) is not None:

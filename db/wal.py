@@ -6,6 +6,9 @@ transaction starts the log anew in the very moment in which a checkpoint begins.
 writes nothing, and only then a second one checkpoints: nobody can commit in that time, in any process, and nobody else
 can checkpoint, since that needs the same lock. The checkpoint is passive, so it waits for no reader.
 
+Most of a checkpoint is the wait for the disk to have the log. That needs no lock, so it comes before, while others
+write.
+
 The one checkpoint that SQLite still does by itself, when the last connection to a file is closed, needs no more: it
 happens only under an exclusive lock on the file, which is there only when nobody else has it open.
 """
@@ -19,22 +22,34 @@ _LARGE = 16 * 2**20  # bytes of log
 
 
 class Checkpointer:
-    """Of one process and file; whoever calls it holds the turn of the process's writers."""
+    """Of one process and file; whoever calls `look` holds the turn of the process's writers."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._log = path, f"{path}-wal"
         self._next = _LARGE
         self._both: tuple[sqlite3.Connection, sqlite3.Connection] | None = None
 
-    def look(self) -> None:
-        """Put the log back if it has grown large; where another process writes now, that one will look, too."""
-        try:
-            size = os.stat(self._log).st_size
-        except OSError:
-            return
+    def due(self) -> bool:
+        """Whether the log has grown large; then it is on the disk, for `look` to be short."""
+        size = self._size()
         if size < self._next:
             if self._next > _LARGE and size < self._next - _LARGE:
                 self._next = _LARGE  # it was started anew, and cut
+            return False
+        with suppress(OSError), open(self._log, "rb") as log:  # SQLite has no locks on it, which closing it would drop
+            os.fsync(log.fileno())
+        return True
+
+    def _size(self) -> int:
+        try:
+            return os.stat(self._log).st_size
+        except OSError:
+            return 0
+
+    def look(self) -> None:
+        """Put back a log that is large; where another process writes now, that one will do it, too."""
+        size = self._size()
+        if size < self._next:
             return
         with suppress(sqlite3.Error):  # the write that came before is safe in the log all the same
             self._put_back()

@@ -29,6 +29,7 @@ from jobs.together import Together
 
 T = TypeVar("T")
 R = TypeVar("R")
+FEW = 4  # jobs that run here at once
 LATEST_START = 0.1  # of the grace period: a POST that has not begun by then must not begin any more
 
 
@@ -137,10 +138,14 @@ class Context:
         work = partial(function, self.store, *args, **options)
         return asyncio.get_running_loop().run_in_executor(None, work)
 
+    def quiet(self) -> Store | None:
+        """The database, while few jobs run here: of many, some write at the same time, which costs less together."""
+        return self.store if len(self.carried) <= FEW else None
+
     def together(self, work: "Callable[[Context, Sequence[T]], Sequence[R | Exception]]") -> Together[T, R]:
         """The one queue of this work's items in this process."""
         if (known := self._queues.get(work)) is None:
-            known = self._queues.setdefault(work, Together(partial(work, self)))
+            known = self._queues.setdefault(work, Together(partial(work, self), self.quiet))
         return known
 
     @property
@@ -170,6 +175,7 @@ class Context:
         while True:
             await asyncio.sleep(min(stopping.LOOK_S, self.lease_s / 3))
             with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
+                await self.db(Store.tidied)
                 if self.running:
                     await self.running.stop(await self.db(wishes.wanted, self.owner))
                 if monotonic() - renewed < self.lease_s / 3:

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 LIVE = (Lane.STREAM, Lane.SYNC)
 
 
+SMALL = 30_000  # characters that are read and measured in a millisecond
+
+
+def is_small(request: Request) -> bool:
+    """Whether accepting it takes no longer than an event loop can wait: one that runs at once, of few words."""
+    words = sum(len(one.content) if isinstance(one.content, str) else SMALL for one in request.messages if one.content)
+    return request.interactive and words < SMALL and not request.tools
+
+
 class Asked(NamedTuple):
     """A request as it came."""
 
@@ -133,8 +142,7 @@ def _queued(router: "Router", ready: Ready, now: datetime) -> Started:
 def _queue(router: "Router", ready: Ready, now: datetime) -> Started:
     """Leave it to a worker."""
     submission = new_id(now)
-    queue.open_submission(router.store, submission, "prompt", now)
-    known = queue.add(router.store, submission, [row_of(ready.decided)], [ready.job], now)
+    known = queue.add(router.store, submission, [row_of(ready.decided)], [ready.job], now, source="prompt")
     return _known(router, ready) if known else ready.started(None)
 
 

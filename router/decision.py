@@ -17,7 +17,7 @@ from router.estimate import Size
 
 def iso(moment: datetime | None) -> str | None:
     """ISO 8601 in UTC, to the second, with a Z."""
-    return None if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")[:-6] + "Z"
 
 
 class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and asked whether it was seen before
@@ -207,7 +207,7 @@ class Decision:
 
     @property
     def _content(self) -> list[Any]:
-        return [self.json(), self.input_tokens, self.policy]
+        return [self._json, self.input_tokens, self.policy]
 
     @property
     def id(self) -> str:
@@ -216,6 +216,10 @@ class Decision:
 
     def json(self) -> dict[str, Any]:
         """The decision in its documented JSON form."""
+        return {**self._json}
+
+    @cached_property
+    def _json(self) -> dict[str, Any]:
         return {
             "class": self.class_,
             "lane": self.lane.value,

@@ -240,7 +240,7 @@ class Router:
         """The same off the event loop, in one transaction with all that come meanwhile; left when it is cancelled."""
         if not request.interactive:
             await self.learn(provider_of(request.model, self.settings.endpoints))
-        starting = self._starting(accepting.Asked(request, wish))
+        starting = self._starting(accepting.Asked(request, wish), small=accepting.is_small(request))
         try:
             return await finished(starting)
         except asyncio.CancelledError:
@@ -250,7 +250,7 @@ class Router:
 
     @cached_property
     def _starting(self) -> Together[accepting.Asked, Started]:
-        return Together(partial(accepting.start_all, self))
+        return Together(partial(accepting.start_all, self), self.context().quiet)
 
     # ---- what it works with ----
 

@@ -54,6 +54,25 @@ def test_the_log_stays_small_and_everything_is_kept(store: Store, small: int) ->
     assert rows(store, "PRAGMA integrity_check")[0][0] == "ok"
 
 
+def test_others_can_write_while_the_disk_takes_the_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is nearly all of the time that it takes."""
+    synced = []
+    sync = wal.os.fsync
+
+    def watched(file: int) -> None:
+        with sqlite3.connect(str(store.path), timeout=0, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        synced.append(store.turn.locked())
+        sync(file)
+
+    monkeypatch.setattr(wal.os, "fsync", watched)
+    for _ in range(MANY):
+        fill(store)
+    assert synced
+    assert not any(synced)
+
+
 def test_nobody_can_write_while_it_goes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What makes the bug impossible: at the moment of the checkpoint the writer's lock is held."""
     seen = []
