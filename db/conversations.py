@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, Text, delete, insert, select, update
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, Text, delete, func, insert, select, update
 from sqlmodel import Field, SQLModel
 
 from db.engine import Store
@@ -82,14 +82,18 @@ def begin(store: Store, conversation: Conversation) -> None:
         connection.execute(insert(CONVERSATION).values(conversation._asdict()))
 
 
-def say(store: Store, conversation_id: str, n: int, said: str, job_id: str, now: datetime) -> None:
-    """Keep turn `n`, counted from 1: a new one, or the last one asked anew."""
+def say(store: Store, conversation_id: str, n: int | None, said: str, job_id: str, now: datetime) -> None:
+    """Keep turn `n`, counted from 1, asked anew; None: a new one, behind those that others have asked meanwhile."""
     with store.write() as connection:
-        connection.execute(delete(TURN).where(TURN.c.conversation_id == conversation_id, TURN.c.n >= n))
+        theirs = CONVERSATION.c.id == conversation_id
+        connection.execute(update(CONVERSATION).where(theirs).values(updated_at=now))  # now one at a time
+        known = select(func.max(TURN.c.n)).where(TURN.c.conversation_id == conversation_id)
+        last = connection.scalar(known) or 0
+        n = last + 1 if n is None else n
+        connection.execute(delete(TURN).where(TURN.c.conversation_id == conversation_id, TURN.c.n == n))
         turn = {"conversation_id": conversation_id, "n": n, "said": said, "job_id": job_id, "asked_at": now}
         connection.execute(insert(TURN).values(turn))
-        theirs = CONVERSATION.c.id == conversation_id
-        connection.execute(update(CONVERSATION).where(theirs).values(turns=n, updated_at=now))
+        connection.execute(update(CONVERSATION).where(theirs).values(turns=max(last, n)))
 
 
 def find(store: Store, conversation_id: str) -> tuple[Conversation, Sequence[Turn]] | None:

@@ -88,6 +88,13 @@ def body(store: Store, job_id: str) -> tuple[str, str | None] | None:
         return (row.body, row.post_process) if row else None
 
 
+def asked(store: Store, job_id: str) -> tuple[str, str | None] | None:
+    """The canonical JSON of a job's request and of its unusual handling, if it has any; None when it was pruned."""
+    with store.read() as connection:
+        row = connection.execute(select(BODY.c.body, BODY.c.handling).where(BODY.c.job_id == job_id)).first()
+        return (row.body, row.handling) if row else None
+
+
 def counts(store: Store, submission: str | None = None) -> dict[str, int]:
     """How many jobs there are in each state."""
     query = select(JOB.c.state, func.count()).group_by(JOB.c.state)

@@ -52,6 +52,7 @@ class Handling(BaseModel):
     first_token: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
     idle: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
     total: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
+    background: bool = False  # its client asks for the answer later, by its id
 
     def stored(self) -> str | None:
         """JSON of what differs from the defaults; None when nothing does."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from db import batches, due, facts, queue, rescue
+from db import batches, due, expiring, facts, queue, rescue
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
@@ -48,11 +48,12 @@ class Told:
 
 
 async def tend(context: Context, told: Told) -> None:
-    """End what dead owners left, and name what waits for settings that this process does not have."""
+    """End what dead owners left and what is too late, and name what waits for settings that this process lacks."""
     now = context.clock.now()
     tell(context, told)
     if rescued := await context.db(rescue.rescue, now, MAX_ATTEMPTS, hold=context.on_unknown == "hold"):
         context.tell(JobsRescued(rescued))
+    await context.db(expiring.expire, now)
     for name in await context.db(queue.strangers, list(context.endpoints), now):
         told.trouble(f"jobs wait: {context.missing(name)}")
     for batch_id, base_url in await context.db(due.elsewhere, here(context), now):

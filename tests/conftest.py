@@ -19,6 +19,8 @@ from tests.lanes import KEY, World
 from tests.postgres import Postgres, postgres
 
 if TYPE_CHECKING:
+    import httpx2
+
     from tests.gateways import Served
 
 __all__ = ["chromium"]
@@ -156,6 +158,14 @@ def served(sandbox: Sandbox, facts: dict[str, Any], tmp_path_factory: pytest.Tem
         settings = settings_for(sandbox.url, tmp_path_factory.mktemp("gateway"), **facts)
         with serving(settings, ("llm.example",)) as gateway:
             yield gateway
+
+
+@pytest.fixture
+def http(served: "Served", sandbox: Sandbox) -> "Iterator[httpx2.Client]":
+    """A plain client of that gateway, with its token and a sandbox that remembers nothing."""
+    sandbox.reset()
+    with served.client() as client:
+        yield client
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 import uvicorn
 
 from jobs.providers import Endpoint
+from jobs.sandbox.server import Sandbox, running
+from jobs.sandbox.settings import SandboxSettings
 from router.dispatch import Router
 from router.settings import Settings
 from router.web.app import Gateway, create_app
@@ -42,6 +45,22 @@ class Served:
     def client(self, **more: Any) -> httpx2.Client:
         """A client with the installation's token."""
         return httpx2.Client(base_url=self.url, headers=self.headers, timeout=20, **more)
+
+
+def sandbox_of(**settings: Any) -> Any:
+    """The fixture `sandbox` of a module that keeps one for all of its tests."""
+
+    @pytest.fixture(scope="module")
+    def sandbox() -> Iterator[Sandbox]:
+        with running(SandboxSettings(**settings)) as server:
+            yield server
+
+    return sandbox
+
+
+def facts_of(**facts: Any) -> Any:
+    """The fixture `facts` of a module whose gateway has such settings."""
+    return pytest.fixture(scope="module")(lambda: facts)
 
 
 def settings_for(url: str, folder: Path, **more: Any) -> Settings:

@@ -1,7 +1,6 @@
 """How likely each token was: through the wire, the ledger and the gateway, for whoever asked for it."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -10,20 +9,13 @@ import pytest
 
 from db import lookup
 from jobs.providers.logprobs import joined, probs_of
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
 from router.dispatch import Router
-from tests.gateways import Served
+from tests.gateways import Served, sandbox_of
 from tests.lanes import CLAUDE, MODEL
 
 ASK: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Write a long essay about rivers."}]}
 WANTED: dict[str, Any] = {**ASK, "logprobs": True, "top_logprobs": 3}
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=12)) as server:
-        yield server
+sandbox = sandbox_of(answer_tokens=12)
 
 
 def token(word: str) -> dict[str, Any]:

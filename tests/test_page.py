@@ -154,11 +154,12 @@ def test_a_cut_answer_is_shown_as_one_and_can_be_tried_again(chat: Window, sandb
     assert chat.page.locator(".question").count() == 1
 
 
-def test_an_error_before_the_first_word_is_told(chat: Window, sandbox: Sandbox) -> None:
+def test_an_error_before_the_first_word_is_told(chat: Window, sandbox: Sandbox, served: Served) -> None:
     sandbox.faults([{"kind": "status", "status": 400, "code": "bad_thing", "message": "no such luck", "times": 1}])
     chat.ask(ESSAY)
     chat.ended()
     assert "no such luck" in chat.page.get_by_role("alert").inner_text()
+    assert chat.page.locator(".answer .job-link").last.get_attribute("href") == f"/jobs/{last_job(served)['id']}"
 
 
 def test_an_answer_at_the_length_limit_is_not_taken_for_a_whole_one(chat: Window, sandbox: Sandbox) -> None:
@@ -252,3 +253,21 @@ def test_the_board_of_a_job_that_runs_shows_its_answer_as_it_grows(
     whole = chat.page.locator(".paper .prose").first.inner_text().strip()
     assert whole.startswith(first)
     assert len(whole) > len(first) > 20
+
+
+def test_on_a_phone_the_list_is_opened_and_left_by_keys_alone(chat: Window) -> None:
+    chat.ask("Hello")
+    chat.ended()
+    page = chat.page
+    page.set_viewport_size({"width": 390, "height": 800})
+    toggle = page.get_by_role("button", name="Conversations")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    assert toggle.get_attribute("aria-expanded") == "true"
+    focused = "() => document.activeElement.innerText.trim()"
+    assert page.evaluate(focused) == "New chat"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "Hello"
+    page.keyboard.press("Escape")
+    assert toggle.get_attribute("aria-expanded") == "false"
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Conversations"

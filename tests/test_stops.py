@@ -18,16 +18,11 @@ from jobs import live, stopping
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
 from tests.commands import Shell, finish
-from tests.gateways import Served, serving, settings_for
+from tests.gateways import Served, sandbox_of, serving, settings_for
 from tests.lanes import KEY, World, add, balanced, job, rows
 
 ESSAY = "Write a long essay about rivers."
-
-
-@pytest.fixture(scope="module")
-def slow() -> Iterator[Sandbox]:
-    with running(SandboxSettings(tokens_per_second=40, answer_tokens=400)) as server:
-        yield server
+slow = sandbox_of(tokens_per_second=40, answer_tokens=400)
 
 
 @pytest.fixture

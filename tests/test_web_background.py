@@ -1,24 +1,17 @@
 """Streams of responses in the background: left, taken up again by their numbers, stopped; asked by OpenAI's client."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import Served
+from jobs.sandbox.server import Sandbox
+from tests.gateways import Served, sandbox_of
 from tests.lanes import MODEL
 
 ESSAY = "Write a long essay about rivers."
 LONG = 60
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=LONG, tokens_per_second=150)) as server:
-        yield server
+sandbox = sandbox_of(answer_tokens=LONG, tokens_per_second=150)
 
 
 def begin(asked: openai.OpenAI, **more: Any) -> Any:

@@ -1,35 +1,23 @@
 """Batches of responses, batches whose window is over, and result files that are wanted for a while."""
 
 import json
-from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import openai
 import pytest
 from sqlalchemy import update
 
-from db import gateway_batches
+from db import expiring, gateway_batches
+from db import facts as known
 from db.ledger import JOB
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
-from router.web import expiring
-from tests.gateways import Served
-from tests.lanes import MODEL, balanced
+from tests.gateways import Served, facts_of, sandbox_of
+from tests.lanes import MODEL, World, add, balanced, job
 from tests.test_web_batches import line, rows, until, upload, work
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=5)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def facts() -> dict[str, Any]:
-    return {"has_batch": {"openai": False}}
+sandbox = sandbox_of(answer_tokens=5)
+facts = facts_of(has_batch={"openai": False})
 
 
 def asks(custom_id: str, **body: Any) -> str:
@@ -119,11 +107,28 @@ def test_a_batch_that_nobody_asks_for_expires_as_well(asked: openai.OpenAI, serv
     store, now = served.router.store, served.router.clock.now()
     expired(served, made.id)
     assert gateway_batches.late(store, now - HOUR / 2, now) == []  # it was late before
-    assert expiring.expire(store, None, now) == now
+    known.put(store, expiring.KEY, (now - 2 * HOUR).isoformat())
+    expiring.expire(store, now)
+    assert known.get(store, expiring.KEY) == now.isoformat()
     found = gateway_batches.find(store, made.id)
     assert found
     assert found.expired_at
     assert gateway_batches.standing(store, str(found.submission_id))[0] == {"cancelled": 1}
+
+
+def test_a_worker_expires_what_no_server_is_there_for(world: World) -> None:
+    now = datetime.now(UTC)
+    ident, _ = add(world.store, job("late", now=now), job("later", now=now), now=now)
+    submission = world.job(ident)["submission"]
+    made = gateway_batches.Asked("batch_1", None, "file-1", "/v1/chat/completions", None, now - 25 * HOUR, now - HOUR)
+    gateway_batches.create(world.store, made)
+    gateway_batches.change(world.store, made.id, submission_id=submission, read_at=now)
+    world.work()
+    found = gateway_batches.find(world.store, made.id)
+    assert found
+    assert found.expired_at
+    assert world.states() == {"cancelled": 2}
+    assert world.sandbox.bill()["rows"] == []
 
 
 # ---- result files ----

@@ -14,18 +14,13 @@ import pytest
 from db import files, gateway_batches, lookup
 from db.files import File
 from jobs import batch, polling, worker
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
+from jobs.sandbox.server import Sandbox
 from router.dispatch import Router
 from router.web import batches
-from tests.gateways import Served
+from tests.gateways import Served, sandbox_of
 from tests.lanes import MODEL
 
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=5, batch_seconds=0.1)) as server:
-        yield server
+sandbox = sandbox_of(answer_tokens=5, batch_seconds=0.1)
 
 
 @pytest.fixture(scope="module", params=["with a Batch API", "without one"])

@@ -2,30 +2,16 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import Served
+from jobs.sandbox.server import Sandbox
+from tests.gateways import Served, sandbox_of
 
 ESSAY = "Write a long essay about rivers."
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(tokens_per_second=200, answer_tokens=60)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(served: Served, sandbox: Sandbox) -> Iterator[httpx2.Client]:
-    sandbox.reset()
-    with served.client() as made:
-        yield made
+sandbox = sandbox_of(tokens_per_second=200, answer_tokens=60)
 
 
 class Heard:
@@ -51,24 +37,24 @@ class Heard:
         return found
 
 
-def chat(client: httpx2.Client, **body: Any) -> Heard:
-    answer = client.post("/api/chat/stream", json=body)
+def chat(http: httpx2.Client, **body: Any) -> Heard:
+    answer = http.post("/api/chat/stream", json=body)
     assert answer.status_code == 200, answer.text
     return Heard(answer.text)
 
 
-def resume(client: httpx2.Client, job: str, at: str | None = None) -> Heard:
-    return Heard(client.get(f"/api/jobs/{job}/stream", headers={"Last-Event-ID": at} if at else {}).text)
+def resume(http: httpx2.Client, job: str, at: str | None = None) -> Heard:
+    return Heard(http.get(f"/api/jobs/{job}/stream", headers={"Last-Event-ID": at} if at else {}).text)
 
 
-def test_a_short_answer_is_streamed_too_and_says_why(client: httpx2.Client) -> None:
-    heard = chat(client, message="What is the capital of Iceland? One word.")
+def test_a_short_answer_is_streamed_too_and_says_why(http: httpx2.Client) -> None:
+    heard = chat(http, message="What is the capital of Iceland? One word.")
     assert (heard.meta["class"], heard.meta["lane"]) == ("short", "stream")
     assert heard.meta["reason"].startswith("A person is waiting and reads along")
 
 
-def test_a_message_is_answered_piece_by_piece_with_what_it_cost(client: httpx2.Client, sandbox: Sandbox) -> None:
-    heard = chat(client, message=ESSAY)
+def test_a_message_is_answered_piece_by_piece_with_what_it_cost(http: httpx2.Client, sandbox: Sandbox) -> None:
+    heard = chat(http, message=ESSAY)
     assert heard.done
     assert len(heard.events) > 20
     bill = sandbox.billed(1)["rows"]
@@ -80,68 +66,68 @@ def test_a_message_is_answered_piece_by_piece_with_what_it_cost(client: httpx2.C
     assert [choice["finish_reason"] for data in heard.data for choice in data["choices"] if "finish_reason" in choice]
 
 
-def test_a_list_of_messages_is_answered_and_no_conversation_kept(client: httpx2.Client) -> None:
-    heard = chat(client, messages=[{"role": "user", "content": "Hello"}])
+def test_a_list_of_messages_is_answered_and_no_conversation_kept(http: httpx2.Client) -> None:
+    heard = chat(http, messages=[{"role": "user", "content": "Hello"}])
     assert heard.text
     assert heard.meta["conversation"] is None
 
 
-def test_a_conversation_goes_on_with_what_was_said(client: httpx2.Client, served: Served) -> None:
-    talk = chat(client, message="My name is Ada.").meta["conversation"]
-    job = chat(client, message="What is my name?", conversation=talk).meta["job"]
+def test_a_conversation_goes_on_with_what_was_said(http: httpx2.Client, served: Served) -> None:
+    talk = chat(http, message="My name is Ada.").meta["conversation"]
+    job = chat(http, message="What is my name?", conversation=talk).meta["job"]
     with served.router.store.read() as connection:
         (body,) = connection.exec_driver_sql("SELECT body FROM body WHERE job_id = ?", (job,)).one()
     assert [turn["role"] for turn in json.loads(body)["messages"]] == ["user", "assistant", "user"]
-    kept = client.get(f"/api/conversations/{talk}").json()
+    kept = http.get(f"/api/conversations/{talk}").json()
     assert [turn["role"] for turn in kept["messages"]] == ["user", "assistant"] * 2
     assert kept["messages"][3]["job"] == job
     assert kept["messages"][3]["meta"]["state"] == "succeeded"
-    assert client.get("/api/conversations").json()["conversations"][0]["id"] == talk
+    assert http.get("/api/conversations").json()["conversations"][0]["id"] == talk
 
 
-def test_a_retry_replaces_the_last_answer_and_both_are_paid(client: httpx2.Client, sandbox: Sandbox) -> None:
-    first = chat(client, message="Hello").meta
-    second = chat(client, conversation=first["conversation"], retry=True).meta
-    kept = client.get(f"/api/conversations/{first['conversation']}").json()["messages"]
+def test_a_retry_replaces_the_last_answer_and_both_are_paid(http: httpx2.Client, sandbox: Sandbox) -> None:
+    first = chat(http, message="Hello").meta
+    second = chat(http, conversation=first["conversation"], retry=True).meta
+    kept = http.get(f"/api/conversations/{first['conversation']}").json()["messages"]
     assert [turn.get("job") for turn in kept] == [None, second["job"]]
     assert len(sandbox.billed(2)["rows"]) == 2
 
 
-def test_a_forgotten_conversation_is_gone_and_its_job_is_not(client: httpx2.Client) -> None:
-    meta = chat(client, message="Hello").meta
-    assert client.delete(f"/api/conversations/{meta['conversation']}").status_code == 204
-    assert client.get(f"/api/conversations/{meta['conversation']}").status_code == 404
-    assert client.get(f"/api/jobs/{meta['job']}").status_code == 200
+def test_a_forgotten_conversation_is_gone_and_its_job_is_not(http: httpx2.Client) -> None:
+    meta = chat(http, message="Hello").meta
+    assert http.delete(f"/api/conversations/{meta['conversation']}").status_code == 204
+    assert http.get(f"/api/conversations/{meta['conversation']}").status_code == 404
+    assert http.get(f"/api/jobs/{meta['job']}").status_code == 200
 
 
-def test_the_same_key_again_is_the_same_answer_and_one_bill(client: httpx2.Client, sandbox: Sandbox) -> None:
-    first, again = (chat(client, message=ESSAY, key="one") for _ in range(2))
+def test_the_same_key_again_is_the_same_answer_and_one_bill(http: httpx2.Client, sandbox: Sandbox) -> None:
+    first, again = (chat(http, message=ESSAY, key="one") for _ in range(2))
     assert (again.text, again.meta["job"]) == (first.text, first.meta["job"])
     assert len(sandbox.bill()["rows"]) == 1
 
 
-def test_every_position_goes_on_to_the_same_text(client: httpx2.Client) -> None:
-    heard = chat(client, message=ESSAY)
+def test_every_position_goes_on_to_the_same_text(http: httpx2.Client) -> None:
+    heard = chat(http, message=ESSAY)
     for index in range(0, len(heard.events), 9):
         at, _ = heard.events[index]
-        rest = resume(client, heard.meta["job"], at)
+        rest = resume(http, heard.meta["job"], at)
         assert heard.text[: int(at.split(".")[1])] + rest.text == heard.text
         assert rest.done
 
 
-def test_a_reload_in_the_middle_hears_the_rest_of_it_at_one_price(client: httpx2.Client, sandbox: Sandbox) -> None:
-    with client.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "reload"}) as stream:
+def test_a_reload_in_the_middle_hears_the_rest_of_it_at_one_price(http: httpx2.Client, sandbox: Sandbox) -> None:
+    with http.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "reload"}) as stream:
         begun = next(stream.iter_text())
     at = Heard(begun.rpartition("\n\n")[0]).events[-1][0]
-    rest = resume(client, "reload", at)
-    whole = resume(client, "reload")
+    rest = resume(http, "reload", at)
+    whole = resume(http, "reload")
     assert rest.done
     assert whole.text[: int(at.split(".")[1])] + rest.text == whole.text
     assert len(sandbox.bill()["rows"]) == 1
     assert rest.meta["state"] == "succeeded"
 
 
-def test_two_readers_hear_the_same_and_one_who_leaves_stops_nobody(client: httpx2.Client, served: Served) -> None:
+def test_two_readers_hear_the_same_and_one_who_leaves_stops_nobody(http: httpx2.Client, served: Served) -> None:
     texts: list[str] = []
     all_begun = threading.Barrier(3)
 
@@ -152,7 +138,7 @@ def test_two_readers_hear_the_same_and_one_who_leaves_stops_nobody(client: httpx
             all_begun.wait(20)
             texts.append(Heard(begun + "".join(pieces)).text)
 
-    with client.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "two", "on_leave": "cancel"}) as one:
+    with http.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "two", "on_leave": "cancel"}) as one:
         pieces = one.iter_text()
         next(pieces)
         readers = [threading.Thread(target=read) for _ in range(2)]
@@ -161,45 +147,45 @@ def test_two_readers_hear_the_same_and_one_who_leaves_stops_nobody(client: httpx
         all_begun.wait(20)
     for reader in readers:
         reader.join()
-    assert texts[0] == texts[1] == resume(client, "two").text
-    assert resume(client, "two").meta["state"] == "succeeded"
+    assert texts[0] == texts[1] == resume(http, "two").text
+    assert resume(http, "two").meta["state"] == "succeeded"
 
 
-def test_stop_ends_it_upstream(client: httpx2.Client, sandbox: Sandbox) -> None:
-    with client.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "stop"}) as stream:
+def test_stop_ends_it_upstream(http: httpx2.Client, sandbox: Sandbox) -> None:
+    with http.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "stop"}) as stream:
         pieces = stream.iter_text()
         begun = next(pieces)
-        with httpx2.Client(base_url=client.base_url, headers=client.headers) as other:
+        with httpx2.Client(base_url=http.base_url, headers=http.headers) as other:
             assert other.post("/api/jobs/stop/cancel").json()["state"] == "cancelled"
         heard = Heard(begun + "".join(pieces))
     assert heard.done
     assert heard.meta["state"] == "cancelled"
     (row,) = sandbox.billed(1)["rows"]
     assert row["usage"]["output"] < 60
-    assert client.post("/api/jobs/stop/cancel").json()["state"] == "cancelled"
+    assert http.post("/api/jobs/stop/cancel").json()["state"] == "cancelled"
 
 
-def test_a_page_that_is_closed_lets_its_answer_go_on(client: httpx2.Client) -> None:
-    with client.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "closed"}) as stream:
+def test_a_page_that_is_closed_lets_its_answer_go_on(http: httpx2.Client) -> None:
+    with http.stream("POST", "/api/chat/stream", json={"message": ESSAY, "key": "closed"}) as stream:
         next(stream.iter_text())
-    assert resume(client, "closed").meta["state"] == "succeeded"
+    assert resume(http, "closed").meta["state"] == "succeeded"
 
 
-def test_an_error_before_the_first_word_is_a_status(client: httpx2.Client, sandbox: Sandbox) -> None:
+def test_an_error_before_the_first_word_is_a_status(http: httpx2.Client, sandbox: Sandbox) -> None:
     sandbox.faults([{"kind": "status", "status": 400, "code": "bad_thing"}])
-    answer = client.post("/api/chat/stream", json={"message": "Hello"})
+    answer = http.post("/api/chat/stream", json={"message": "Hello"})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "bad_thing"
 
 
-def test_an_error_after_it_is_an_event_and_no_end(client: httpx2.Client, sandbox: Sandbox) -> None:
+def test_an_error_after_it_is_an_event_and_no_end(http: httpx2.Client, sandbox: Sandbox) -> None:
     sandbox.faults([{"kind": "cut", "after": 5}])
-    heard = chat(client, message=ESSAY)
+    heard = chat(http, message=ESSAY)
     assert not heard.done
     assert heard.text
     assert heard.data[-1]["error"]["code"] == "cut"
     assert heard.meta["state"] == "failed"
-    assert resume(client, heard.meta["job"]).data[-1]["error"]["code"] == "cut"
+    assert resume(http, heard.meta["job"]).data[-1]["error"]["code"] == "cut"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +194,7 @@ def test_an_error_after_it_is_an_event_and_no_end(client: httpx2.Client, sandbox
      {"message": "a", "on_leave": "stay"}, {"message": "a", "key": ""}, {"message": "a", "model": 3},
      {"message": "a", "conversation": 5}, {"messages": [{"role": "king", "content": "a"}]}],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(client: httpx2.Client, body: dict[str, Any]) -> None:
-    answer = client.post("/api/chat/stream", json=body)
+def test_what_makes_no_sense_is_refused(http: httpx2.Client, body: dict[str, Any]) -> None:
+    answer = http.post("/api/chat/stream", json=body)
     assert answer.status_code in (400, 404)
     assert answer.json()["error"]["message"]

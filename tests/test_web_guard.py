@@ -10,22 +10,15 @@ import httpx2
 import pytest
 
 from db import keys, lookup
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
 from router import keyring
 from router.web import guard, tokens
 from tests.commands import Shell, refused
-from tests.gateways import TOKEN, Served
+from tests.gateways import TOKEN, Served, sandbox_of
 from tests.lanes import KEY, MODEL
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
 PAGE = {"X-Shunter-Page": "1"}
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=5)) as server:
-        yield server
+sandbox = sandbox_of(answer_tokens=5)
 
 
 @pytest.fixture

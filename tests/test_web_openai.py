@@ -1,7 +1,6 @@
 """The gateway under /v1, asked by OpenAI's own client, unmodified."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -9,10 +8,9 @@ import openai
 import pytest
 
 from db import lookup
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
+from jobs.sandbox.server import Sandbox
 from router.web import streams
-from tests.gateways import Served
+from tests.gateways import Served, sandbox_of
 from tests.lanes import CLAUDE, MODEL
 
 ESSAY: list[Any] = [{"role": "user", "content": "Write a long essay about rivers."}]
@@ -20,12 +18,7 @@ TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=30, tokens_per_second=600)) as server:
-        yield server
+sandbox = sandbox_of(answer_tokens=30, tokens_per_second=600)
 
 
 def test_a_plain_answer_with_its_usage_and_which_way_it_went(asked: openai.OpenAI, sandbox: Sandbox) -> None:
@@ -140,6 +133,18 @@ def test_who_must_wait_long_is_told_so_at_once(asked: openai.OpenAI, sandbox: Sa
     with pytest.raises(openai.RateLimitError) as caught:
         asked.chat.completions.create(model=MODEL, messages=ESSAY, stream=stream)
     assert caught.value.response.headers["retry-after"] == "33"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_after_several_tries_keeps_its_status_and_when_to_come_back(
+    asked: openai.OpenAI, sandbox: Sandbox, stream: bool
+) -> None:
+    sandbox.faults([{"kind": "status", "status": 503, "retry_after": 0.05, "code": "odd"}])
+    with pytest.raises(openai.InternalServerError) as caught:
+        asked.chat.completions.create(model=MODEL, messages=ESSAY, stream=stream)
+    assert "tried 3 times" in str(caught.value)
+    assert (caught.value.status_code, caught.value.code) == (503, "odd")
+    assert caught.value.response.headers["retry-after"] == "1"
 
 
 def test_an_error_in_mid_stream_is_one_that_the_client_raises(asked: openai.OpenAI, sandbox: Sandbox) -> None:

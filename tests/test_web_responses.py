@@ -1,32 +1,21 @@
 """The Responses API of the gateway, asked by OpenAI's own client, unmodified."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
 from jobs import live
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import Served
+from jobs.sandbox.server import Sandbox
+from tests.gateways import Served, facts_of, sandbox_of
 from tests.lanes import MODEL
 
 TOOL: Any = {"type": "function", "name": "get_weather", "strict": False,
              "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}  # fmt: skip
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=20)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def facts() -> dict[str, Any]:
-    return {"has_batch": {"openai": False}}
+sandbox = sandbox_of(answer_tokens=20)
+facts = facts_of(has_batch={"openai": False})
 
 
 def test_a_whole_response(asked: openai.OpenAI, sandbox: Sandbox) -> None:

@@ -1,33 +1,19 @@
 """The OpenAPI document: it says what bodies the requests have, and what it says is taken."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
-from tests.gateways import Served
+from tests.gateways import sandbox_of
 
 WITHOUT = ("cancel", "logout")  # whose path says it all
 VALUES: dict[str, Any] = {"string": "Hello", "boolean": False, "object": {}}
+sandbox = sandbox_of(answer_tokens=3)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=3)) as server:
-        yield server
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[httpx2.Client]:
-    with served.client() as made:
-        yield made
-
-
-def posts(client: httpx2.Client) -> dict[str, Any]:
-    paths = client.get("/api/openapi.json").json()["paths"]
+def posts(http: httpx2.Client) -> dict[str, Any]:
+    paths = http.get("/api/openapi.json").json()["paths"]
     return {path: ways["post"] for path, ways in paths.items() if "post" in ways}
 
 
@@ -48,14 +34,14 @@ def least(schema: dict[str, Any]) -> Any:
     return schema.get("minimum", VALUES.get(schema["type"]))
 
 
-def test_every_request_with_a_body_says_which(client: httpx2.Client) -> None:
-    for path, post in posts(client).items():
+def test_every_request_with_a_body_says_which(http: httpx2.Client) -> None:
+    for path, post in posts(http).items():
         assert ("requestBody" in post) != path.endswith(WITHOUT), path
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/api/chat/stream"])
-def test_each_field_that_is_named_is_taken(client: httpx2.Client, path: str) -> None:
-    schema = posts(client)[path]["requestBody"]["content"]["application/json"]["schema"]
+def test_each_field_that_is_named_is_taken(http: httpx2.Client, path: str) -> None:
+    schema = posts(http)[path]["requestBody"]["content"]["application/json"]["schema"]
     assert schema["additionalProperties"]
     usual = {"messages": [{"role": "user", "content": "Hello"}], "input": "Hello", "message": "Hello"}
     needed = {name: usual[name] for name in schema["required"] or ["message"]}
@@ -66,7 +52,7 @@ def test_each_field_that_is_named_is_taken(client: httpx2.Client, path: str) -> 
             body = {name: usual[name]}
         if name in ("model", "previous_response_id"):
             continue  # an id of something that there is
-        answer = client.post(path, json=body)
+        answer = http.post(path, json=body)
         if answer.status_code != 200:
             refused[name] = answer.text
     # Each of these goes with another one.

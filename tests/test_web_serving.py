@@ -16,21 +16,15 @@ import pytest
 
 from db import lookup
 from db.engine import connect
-from jobs.sandbox.server import Sandbox, running
-from jobs.sandbox.settings import SandboxSettings
+from jobs.sandbox.server import Sandbox
 from router.dispatch import Router
 from router.web.app import create_app
-from tests.gateways import TOKEN, serving, settings_for
+from tests.gateways import TOKEN, sandbox_of, serving, settings_for
 from tests.lanes import KEY, balanced
 
 ESSAY = {"message": "Write a long essay about rivers.", "key": "essay"}
 HEADERS = [(b"host", b"localhost"), (b"authorization", f"Bearer {TOKEN}".encode())]
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with running(SandboxSettings(answer_tokens=80, tokens_per_second=120)) as server:
-        yield server
+sandbox = sandbox_of(answer_tokens=80, tokens_per_second=120)
 
 
 class Started:

@@ -47,6 +47,18 @@ def test_conversations_are_kept_paged_and_asked_anew(store: Store) -> None:
     assert conversations.find(store, "c0") is None
 
 
+def test_two_who_ask_at_once_are_both_heard(store: Store) -> None:
+    conversations.begin(store, Conversation("c", None, "talk", None, 0, NOW, NOW))
+    for said in ("one", "another", "a third"):  # each of them saw the same turns before
+        conversations.say(store, "c", None, said, said, NOW)
+    conversations.say(store, "c", 2, "another", "anew", NOW)
+    found = conversations.find(store, "c")
+    assert found
+    assert found[0].turns == 3
+    assert [(turn.n, turn.said, turn.job_id) for turn in found[1]] == [
+        (1, "one", "one"), (2, "another", "anew"), (3, "a third", "a third")]  # fmt: skip
+
+
 def test_a_file_is_seen_once_it_is_whole(store: Store) -> None:
     files.begin(store, File("file-1", "k", "", "", 0, NOW))
     for n, data in enumerate((b"a\0b", b"\xff" * 1000)):

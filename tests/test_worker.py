@@ -200,7 +200,7 @@ def packed(world: World) -> str:
 
 async def _slow(context: Context, batch: Batch) -> None:
     await asyncio.sleep(1.0)
-    await context.db(batches.wait, batch.id, context.clock.now() + timedelta(hours=1))
+    await context.db(batches.wait, batch, context.clock.now() + timedelta(hours=1))
 
 
 def test_the_lease_of_a_batch_is_renewed_while_it_is_worked_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

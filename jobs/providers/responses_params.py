@@ -24,6 +24,9 @@ def body_of(request: Request, *, own: bool, tier: str = "default", stream: bool 
     """
     if request.params.get("n") not in (None, 1):
         raise refuse("n", "ask once for each answer")
+    if request.params.get("logprobs"):
+        said = "how likely each token was is not read from the Responses API: ask without logprobs, or use the chat API"
+        raise Permanent(said, code="unsupported")
     body = {name: value for name, value in request.params.items() if name not in (*RENAMED, *NOT_THE_USERS)}
     body |= {"model": request.model, "input": list(_items(request.messages))}
     if body.get("store") is None:

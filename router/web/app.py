@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from db import facts, lengths, rescue
+from db import expiring, facts, lengths, rescue
 from db.engine import Store, StoreError
 from jobs.errors import ShunterError
 from jobs.observing import GatewayRuns, JobsRescued
@@ -23,7 +23,7 @@ from jobs.retry import MAX_ATTEMPTS
 from router.dispatch import DEFAULT_MODELS, Router
 from router.settings import provider_of
 from router.watchers import sees_requests
-from router.web import batches, boards, expiring, files, metrics, openai, page, page_api, responses
+from router.web import batches, boards, files, metrics, openai, page, page_api, responses
 from router.web.errors import HTTPError, http_error
 from router.web.guard import Guard
 from router.web.running import Runs
@@ -104,13 +104,13 @@ async def _learn(router: Router) -> None:
 
 async def _rescue(router: Router) -> None:
     """End what a killed server left: its readers ask here for their answers, and no worker need run."""
-    context, expired = router.context(), None
+    context = router.context()
     while True:
         with contextlib.suppress(StoreError):
             hold = context.on_unknown == "hold"
             if rescued := await context.db(rescue.rescue, context.clock.now(), MAX_ATTEMPTS, hold=hold):
                 context.tell(JobsRescued(rescued))
-            expired = await context.db(expiring.expire, expired, context.clock.now())
+            await context.db(expiring.expire, context.clock.now())
         await asyncio.sleep(RESCUE_S)
 
 
@@ -173,9 +173,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = {404: f"there is nothing at {request.url.path[:200]}", 405: "that method is not for this path"}
+    said = {404: _nothing(request.url.path), 405: "that method is not for this path"}
     told = HTTPError(error.status_code, said.get(error.status_code, str(error.detail)), headers=error.headers)
     return told.response()
+
+
+def _nothing(path: str) -> str:
+    known = "; under /v1 there are chat/completions, responses, models, files and batches"
+    return f"there is nothing at {path[:200]}{known if path.startswith('/v1/') else ''}"
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Self, cast
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from db import files, gateway_batches, queue
+from db import expiring, files, gateway_batches, queue
 from db.engine import Store
 from db.files import PART_BYTES, File
 from db.gateway_batches import Asked
@@ -21,7 +21,7 @@ from router.decided import Wish
 from router.dispatch import Router
 from router.intake import Defaults, Kind, Reader, Reject, Rejects
 from router.keyring import KEY_TAG
-from router.web import bodies, expiring
+from router.web import bodies
 from router.web.batch_form import OVER, check_metadata, output_seconds, view, wrong
 from router.web.errors import HTTPError
 from router.web.files import paged, uploaded

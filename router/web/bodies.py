@@ -97,6 +97,8 @@ RESPONSE = _body(
     tools={"type": "array", "items": {"type": "object", "properties": {"type": {"const": "function"}, **_FUNCTION}}},
     tool_choice={"anyOf": [{"enum": ["none", "auto", "required"]}, _ANY]},
     reasoning={"type": "object", "properties": {"effort": _TEXT}},
+    include={"type": "array", "items": _TEXT},
+    top_logprobs={"type": "integer", "minimum": 0, "maximum": 20},
     metadata=_METADATA,
 )
 BATCH = _body(

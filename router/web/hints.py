@@ -34,6 +34,7 @@ class Hints:
     key: str | None = None
     on_leave: OnLeave = OnLeave.CANCEL
     queued: bool = False  # it asked for an answer later: `Prefer: respond-async`
+    background: bool = False  # it asks for its response by its id
 
     @classmethod
     def of(cls, headers: Mapping[str, str], metadata: Any, caller: Caller, now: datetime) -> "Hints":
@@ -78,7 +79,7 @@ class Hints:
             "whole": self.class_ == "structured-output" or not stream,
             "tags": tags,
             "client_key": self.key,
-            "handling": Handling(on_leave=self.on_leave),
+            "handling": Handling(on_leave=self.on_leave, background=self.background),
         }
 
 

@@ -1,6 +1,7 @@
 """The OpenAI-compatible gateway: chat completions and models, for any client that can change its base URL."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -77,7 +78,10 @@ class Ends:
         job = await self._router.context().db(lookup.job, self._job_id)
         if job is None:
             raise HTTPError(404, "the job is not kept any more", code="not_found")
-        return Final.of_job(job)
+        final = Final.of_job(job)
+        # Only who heard it knows the provider's status, and when it wants to be asked again.
+        heard = Final.of_ended(last.ended).error if last.ended else None
+        return replace(final, error=heard or final.error)
 
 
 def head(seat: Seat) -> dict[str, str]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from db import lookup
-from jobs.chat import OnLeave
+from jobs.chat import Handling, OnLeave
 from router.dispatch import Router
 from router.web import bodies
 from router.web.chat_form import check_answered
@@ -20,7 +20,7 @@ from router.web.finals import Final
 from router.web.hints import Hints, json_of, request_of
 from router.web.openai import Ends, flag, head
 from router.web.page_api import visible
-from router.web.responses_body import chat_body
+from router.web.responses_body import chat_body, repeated
 from router.web.responses_form import PREFIX, ResponseEvents, response
 from router.web.running import Last, Runs
 from router.web.streams import EventStream, WholeAnswer
@@ -54,7 +54,8 @@ async def create(request: Request) -> Response:
                 400, "a response with a completion window has no stream: ask for it by its id", code="unsupported"
             )
         hints = replace(hints, on_leave=OnLeave.CONTINUE)
-    hints = replace(hints, queued=background and not stream, deadline=hints.deadline or _deadline(body, now))
+    deadline = hints.deadline or _deadline(body, now)
+    hints = replace(hints, queued=background and not stream, background=background, deadline=deadline)
     chat = chat_body(body, await _before(request, body.get("previous_response_id")))
     asked = request_of(router, chat, hints.sender(caller, stream=stream))
     seat = await runs.start(asked, hints.wish(caller, stream=stream, structured=asked.structured))
@@ -121,10 +122,10 @@ async def retrieve(
     router: Router = request.app.state.router
     job = await visible(request, response.removeprefix(PREFIX))
     if not stream:
-        return await _as_it_is(router, job["id"], {"background": not job["attempts"]}, {})
+        return await _as_it_is(router, job["id"], await _said(router, job["id"]), {})
     runs: Runs = request.app.state.runs
-    seat, ending = runs.sit(job["id"]), Ends(router, job["id"])
-    form = ResponseEvents(job["id"], job["model"], _created(job), {"background": True}, head(seat), ending, held=False,
+    seat, ending, said = runs.sit(job["id"]), Ends(router, job["id"]), await _said(router, job["id"])
+    form = ResponseEvents(job["id"], job["model"], _created(job), said, head(seat), ending, held=False,
                           lasting=True, after=starting_after)  # fmt: skip
     return BegunStream(seat, form)
 
@@ -135,7 +136,16 @@ async def cancel(request: Request, response: str) -> Response:
     runs: Runs = request.app.state.runs
     job = await visible(request, response.removeprefix(PREFIX))
     await runs.cancel(job["id"])
-    return await _as_it_is(router, job["id"], {"background": True}, {})
+    return await _as_it_is(router, job["id"], await _said(router, job["id"]), {})
+
+
+async def _said(router: Router, job_id: str) -> dict[str, Any]:
+    """What its request said, as far as a response repeats it; nothing once that was pruned."""
+    kept = await router.context().db(lookup.asked, job_id)
+    if kept is None:
+        return {}
+    body, handling = kept
+    return {**repeated(orjson.loads(body)), "background": Handling.read(handling).background}
 
 
 async def _as_it_is(router: Router, job_id: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> Response:

@@ -7,7 +7,10 @@ from router.web.errors import HTTPError
 
 _NOT_PASSED_ON = ("input", "instructions", "text", "reasoning", "max_output_tokens", "tools", "tool_choice", "store",
                   "background", "background_options", "stream", "stream_options", "include", "truncation",
-                  "previous_response_id", "service_tier", "conversation", "prompt", "max_tool_calls")  # fmt: skip
+                  "previous_response_id", "service_tier", "conversation", "prompt", "max_tool_calls",
+                  "top_logprobs")  # fmt: skip
+_SAME = ("metadata", "parallel_tool_calls", "temperature", "tool_choice", "top_p")
+_LIKELY = "message.output_text.logprobs"
 _TEXT = ("input_text", "output_text", "text")
 
 
@@ -27,7 +30,36 @@ def chat_body(body: Mapping[str, Any], before: list[dict[str, Any]]) -> dict[str
     if isinstance(reasoning := body.get("reasoning"), Mapping) and reasoning.get("effort") is not None:
         made["reasoning_effort"] = reasoning["effort"]
     _tools(body, made)
+    if _LIKELY in _included(body.get("include")):
+        made |= {"logprobs": True, "top_logprobs": body.get("top_logprobs") or 0}
     return made
+
+
+def repeated(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a body that its response repeats, from the chat body that was made of it."""
+    said = {name: body[name] for name in _SAME if body.get(name) is not None}
+    if (cap := body.get("max_tokens")) is not None:
+        said["max_output_tokens"] = cap
+    if tools := body.get("tools"):
+        said["tools"] = [_flat(tool) for tool in tools]
+    if isinstance(choice := body.get("tool_choice"), Mapping):
+        said["tool_choice"] = _flat(choice)
+    if wanted := body.get("response_format"):
+        schema = wanted.get("json_schema")
+        said["text"] = {"format": {"type": wanted.get("type"), **(schema if isinstance(schema, Mapping) else {})}}
+    return said
+
+
+def _flat(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    return {"type": "function", **function} if isinstance(function, Mapping) else dict(tool)
+
+
+def _included(include: Any) -> list[Any]:
+    """What else is wanted of the answer; what is no part of any answer here is not missed."""
+    if include is not None and not isinstance(include, list):
+        raise HTTPError(400, "include must be a list", code="invalid_request", param="include")
+    return include or []
 
 
 def _refuse(said: str, param: str) -> HTTPError:

@@ -82,7 +82,7 @@ def _output(job_id: str, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _message(job_id: str, choice: Mapping[str, Any]) -> dict[str, Any]:
     parts = [{"type": "refusal", "refusal": choice["refusal"]}] if choice.get("refusal") else []
     if choice["text"] or not parts:
-        parts.insert(0, text_part(choice["text"]))
+        parts.insert(0, text_part(choice["text"], _likely(choice.get("logprobs"))))
     return message(job_id, "completed", parts)
 
 
@@ -91,9 +91,14 @@ def message(job_id: str, status: str, parts: Sequence[Mapping[str, Any]]) -> dic
     return {"id": f"msg_{job_id}", "type": "message", "status": status, "role": "assistant", "content": parts}
 
 
-def text_part(text: str) -> dict[str, Any]:
-    """The words of a message."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def text_part(text: str, logprobs: Sequence[Any] = ()) -> dict[str, Any]:
+    """The words of a message, and how likely each of its tokens was."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _likely(probs: Mapping[str, Any] | None) -> Sequence[Any]:
+    """Of the tokens of a text, as chat completions say it; nothing where nobody asked."""
+    return (probs and probs["content"]) or ()
 
 
 def _call(job_id: str, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,10 +155,10 @@ class ResponseEvents:
             elif isinstance(one, Anew) and self._said:
                 raise HTTPError(502, "the answer broke off, and a new one replaces it: ask again", code="restarted")
             elif isinstance(one, Heard) and one.delta.text and not self._held:
-                pieces.append(self._text(one.delta.text))
+                pieces.append(self._text(one.delta.text, _likely(one.delta.logprobs)))
         return b"".join(pieces)
 
-    def _text(self, text: str) -> bytes:
+    def _text(self, text: str, logprobs: Sequence[Any]) -> bytes:
         item = {"item_id": f"msg_{self._job_id}", "output_index": 0, "content_index": 0}
         begun = b""
         if not self._said:
@@ -163,7 +168,8 @@ class ResponseEvents:
         self._said.append(text)
         known = max(self._after - self._number, 0)
         self._number += len(text) - 1
-        return begun + self._event("response.output_text.delta", **item, delta=text[known:], logprobs=[])
+        told = () if known else logprobs  # they are of the whole piece
+        return begun + self._event("response.output_text.delta", **item, delta=text[known:], logprobs=told)
 
     async def last(self, last: Last) -> bytes:
         """What was not said yet, and the end. HTTPError for a job that failed before its first word."""
@@ -185,8 +191,9 @@ class ResponseEvents:
             where = {"item_id": item["id"], "output_index": index, "content_index": number}
             if part["type"] == "output_text":
                 if not self._said:
-                    pieces.append(self._text(part["text"]))
-                pieces.append(self._event("response.output_text.done", **where, text=part["text"], logprobs=[]))
+                    pieces.append(self._text(part["text"], part["logprobs"]))
+                said = {"text": part["text"], "logprobs": part["logprobs"]}
+                pieces.append(self._event("response.output_text.done", **where, **said))
             else:
                 if number == 0:
                     pieces.append(self._event("response.output_item.added", output_index=index, item=item))

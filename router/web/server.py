@@ -18,6 +18,7 @@ from router.web.tokens import installed
 
 HEAD_S = 15.0  # a connection whose first request's head does not come within this is closed
 IDLE_S = 75.0  # between two requests
+DRAIN_S = 2.0  # what is still coming on a connection that was told off is let come, lest it wipe out what it was told
 LEAVE_S = 10.0  # streams have this long to end, once the server is told to stop
 MOST = 4096  # connections and requests at once; more are told to come back
 BACKLOG = 2048
@@ -28,11 +29,27 @@ class Bounded(HttpToolsProtocol):
     """A connection that must say what it wants."""
 
     _timer: asyncio.TimerHandle | None = None
+    _told_off = False
 
     def connection_made(self, transport: Any) -> None:
         """The time runs from here on."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(HEAD_S, self._late)
+
+    def data_received(self, data: bytes) -> None:
+        """More of it; after what was no HTTP nothing is read any more."""
+        if not self._told_off:
+            super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Closed now, with more unread, the answer could be lost on the other side: so it is closed a little later."""
+        self._stop()
+        self._told_off = True
+        self._timer = self.loop.call_later(DRAIN_S, self._late)
+        body = msg.encode()
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {len(body)}"
+        self.transport.write(f"{head}\r\nconnection: close\r\n\r\n".encode() + body)
+        self.transport.write_eof()
 
     def on_headers_complete(self) -> None:
         """It has said it."""

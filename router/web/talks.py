@@ -21,11 +21,11 @@ _LONGEST_ID = 64
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What is sent for a turn, and what is kept of it: `said` as turn `n`; nothing where `said` is None."""
+    """What is sent for a turn, and what is kept of it: `said`, as turn `n` anew; nothing where `said` is None."""
 
     messages: Any
     said: str | None = None
-    n: int = 1
+    n: int | None = None  # None: a new one
     conversation: str | None = None  # None: a new one begins
     system: str | None = None
 
@@ -50,12 +50,12 @@ async def turn_of(router: Router, caller: Caller, body: Mapping[str, Any]) -> As
             raise _wrong("retry needs a conversation", "conversation")
         return Asking(_sent(system, (), message), message, system=system)
     kept, turns = await _find(router, caller, conversation)
+    n = None
     if retry:
         if not turns:
             raise _wrong("there is nothing to retry", "retry")
         *turns, last = turns
-        message = last.said
-    n = turns[-1].n + 1 if turns else 1
+        message, n = last.said, last.n
     return Asking(_sent(system or kept.system, turns, message), message, n, kept.id, kept.system)
 
 

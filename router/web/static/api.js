@@ -8,6 +8,7 @@ export class ApiError extends Error {
     this.code = code;
     this.retryAfter = headers?.get("Retry-After");
     this.conversation = headers?.get("X-Shunter-Conversation");
+    this.job = headers?.get("X-Shunter-Job");
   }
 }
 

@@ -44,11 +44,20 @@ class Talk {
       aside.classList.toggle("open", now);
       open.setAttribute("aria-expanded", aside.classList.contains("open"));
     };
-    const open = iconButton("menu", "Conversations", () => opened(), { class: "icon-button list-toggle", "aria-expanded": "false" });
+    const toggle = () => {
+      opened();
+      if (aside.classList.contains("open")) aside.querySelector("a").focus(); // it stands before the button, not behind it
+    };
+    const open = iconButton("menu", "Conversations", toggle, { class: "icon-button list-toggle", "aria-expanded": "false" });
     this.#composer = composer({ send: (text) => this.#send(text), stop: () => this.#stop(), lead: open });
     const aside = h("aside.conversations", { "aria-label": "Conversations" },
       h("a.button.new", { href: "/" }, icon("plus"), "New chat"), h("nav", { "aria-label": "Earlier conversations" }, this.#list));
     const section = h("section.talk", {}, h("h1.unseen", {}, "Chat"), this.#scroller, h("div.below", {}, toEnd, this.#composer.node));
+    aside.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !aside.classList.contains("open")) return;
+      opened(false);
+      open.focus();
+    });
     section.addEventListener("click", (event) => {
       if (!open.contains(event.target)) opened(false);
     });
@@ -179,7 +188,7 @@ class Talk {
     if (excused(error)) return;
     if (this.#stopping) return turn.stopped();
     const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
-    turn.fail(`${error.message}${wait}`);
+    turn.fail(`${error.message}${wait}`, error.job);
   }
 
   #over() {

@@ -13,6 +13,7 @@ export class Follower {
     this.#scroller = scroller;
     this.#button = button;
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    scroller.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
     new ResizeObserver(() => this.grown()).observe(scroller);
   }
 
@@ -29,10 +30,17 @@ export class Follower {
 
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
-    const up = scrollTop < this.#top && scrollHeight >= this.#height; // text that was taken away moves the view as well
-    if (scrollHeight - scrollTop - clientHeight < NEAR_PX) this.#following = true;
-    else if (up) this.#following = false;
+    const below = scrollHeight - scrollTop - clientHeight;
+    // Text that was taken away, or more room, moves the view as well; a reader's first step up may be a small one.
+    const up = scrollTop < this.#top && scrollHeight >= this.#height && below >= 1;
+    if (up) this.#following = false;
+    else if (below < NEAR_PX) this.#following = true;
     this.#show();
+  }
+
+  // A smooth scroll begins frames after its wheel turned: text that comes before must not hold it.
+  #wheeled(event) {
+    if (event.deltaY < 0 && this.#scroller.scrollTop > 0) this.#following = false;
   }
 
   #show() {

@@ -17,6 +17,7 @@ export class Turn {
   #refused = false;
   #finish = null;
   #meta = null;
+  #job = null; // its id, where an error names it
   #drawing = 0;
   #again;
   #grown;
@@ -92,7 +93,9 @@ export class Turn {
     this.#say("Stopped.");
   }
 
-  fail(message) {
+  // `job` is given where no figures have come that name it.
+  fail(message, job = null) {
+    this.#job = this.#meta?.job ?? job;
     this.#settle();
     this.#say(this.#text ? `The answer was cut off: ${message}` : message, "bad");
   }
@@ -150,7 +153,8 @@ export class Turn {
   #actions() {
     const copy = this.#text && iconButton("copy", "Copy the answer", () => copied(this.#text));
     const again = this.#again && iconButton("again", "Try again", this.#again);
-    const job = this.#meta?.job && h("a.job-link", { href: `/jobs/${this.#meta.job}`, title: "The job of this answer" }, "job");
+    const id = this.#meta?.job ?? this.#job;
+    const job = id && h("a.job-link", { href: `/jobs/${id}`, title: "The job of this answer" }, "job");
     return h("div.actions", {}, job, copy, again);
   }
 

@@ -1,14 +1,16 @@
-"""Batches whose window is over: what has no answer by then gets none, and what runs for it is stopped."""
+"""Clients' batches whose window is over: what has no answer by then gets none, and what runs for it is stopped."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from db import gateway_batches, stops
+from db import facts, gateway_batches, stops
 from db.engine import Store
 from db.gateway_batches import Asked
 from db.states import FINAL
 
-_BEFORE = timedelta(days=30)  # a server that begins looks so far back; what is older is expired when it is asked for
+KEY = "batches_expired_until"  # all that was late by then is expired; every server and worker goes on from there
+_BEFORE = timedelta(days=30)  # the first look goes so far back; what is older is expired when it is asked for
+_STEP = timedelta(minutes=1)  # nothing is written more often
 Standing = tuple[Asked, Mapping[str, int], datetime | None]
 
 
@@ -37,8 +39,11 @@ def _expire(store: Store, batch: Asked, now: datetime) -> Standing:
     return _standing(store, batch._replace(expired_at=now))
 
 
-def expire(store: Store, since: datetime | None, now: datetime) -> datetime:
-    """Expire what is late since the last time, whether anybody asks for it or not; when that was, for the next time."""
-    for batch in gateway_batches.late(store, since or now - _BEFORE, now):
+def expire(store: Store, now: datetime) -> None:
+    """Expire what is late since the last time, whether anybody asks for it or not."""
+    kept = facts.get(store, KEY)
+    since = datetime.fromisoformat(kept) if kept else now - _BEFORE
+    for batch in gateway_batches.late(store, since, now):
         look(store, batch, now)
-    return now
+    if now - since >= _STEP:
+        facts.put(store, KEY, now.isoformat())
