@@ -170,16 +170,17 @@ def lane_of(word: str | None) -> Lane | None:
     return Lane(word)
 
 
-def nano_of(dollars: str | None, option: str = "--max-cost") -> int | None:
-    """Whole nano-dollars of an amount in USD."""
+def nano_of(dollars: str | None, option: str = "--max-cost", *, or_none: bool = False) -> int | None:
+    """Whole nano-dollars of an amount in USD; with `or_none` it may be 0."""
     if dollars is None:
         return None
     try:
         amount = Decimal(dollars.lstrip("$"))
     except InvalidOperation:
         raise UsageError(f"{option} is {dollars!r}: write an amount in USD, such as 0.25") from None
-    if not amount.is_finite() or not 0 < amount <= 1_000_000:
-        raise UsageError(f"{option} is {dollars}: it must be above 0 and at most 1000000")
+    if not amount.is_finite() or not 0 <= amount <= 1_000_000 or not (amount or or_none):
+        least = "at least" if or_none else "above"
+        raise UsageError(f"{option} is {dollars}: it must be {least} 0 and at most 1000000")
     return int(amount * NANO)
 
 

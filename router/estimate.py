@@ -17,6 +17,7 @@ from router.wording import cap_of, output_tokens
 
 SLOW = (Lane.BATCH, Lane.BACKGROUND)
 Z95 = 1.6448536269514722  # the 0.95 quantile of the standard normal distribution
+_ROOT_2 = sqrt(2)
 
 
 class Size(NamedTuple):
@@ -38,9 +39,10 @@ class Spread:
         """The probability of at most `value`."""
         if value <= 0:
             return 0.0
-        if self.p95 == self.p50:
-            return float(value >= self.p50)
-        return 0.5 + 0.5 * erf(log(value / self.p50) / log(self.p95 / self.p50) * Z95 / sqrt(2))
+        p50, p95 = self.p50, self.p95
+        if p95 == p50:
+            return float(value >= p50)
+        return 0.5 + 0.5 * erf(log(value / p50) / log(p95 / p50) * Z95 / _ROOT_2)
 
     def quantile(self, z: float) -> float:
         """The quantile that lies at `z` of the standard normal distribution."""

@@ -119,6 +119,7 @@ def _risk(risk: dict[str, Any]) -> list[str]:
     if not risk["attempts"]:
         return []
     todo = "their jobs went on without them; an adopted batch or the provider's bill tells what they cost"
+    todo += ", and `shunter jobs settle` takes that down"
     return [f"{risk['attempts']:,} attempts may have been billed and nobody can tell: {todo}"]
 
 

@@ -5,6 +5,7 @@ Where nobody waits, money decides among the plans that are done in time with the
 """
 
 from datetime import datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
@@ -18,6 +19,8 @@ from router.reason import reason
 from router.rules import Policy, Rule
 
 __all__ = ["Decision", "Facts", "Option", "Plan", "Policy", "Step", "decide"]
+
+FAST, STREAM = Tier.FAST, Lane.STREAM  # found quicker than in their class
 
 # Where prices are unknown: what usually costs least.
 USUALLY_CHEAPER = (Lane.BATCH, Lane.BACKGROUND, Lane.SYNC, Lane.STREAM)
@@ -47,17 +50,7 @@ def decide(facts: Facts, estimates: Estimates, policy: Policy, now: datetime) ->
     left_s = seconds_left(facts, now)
     verdict = classify(facts, policy, left_s)
     weighed = weigh(facts, estimates, policy, left_s)
-    open_ = _of_tier(verdict.tier, weighed)
-    chosen = _forced(verdict, facts, open_) if verdict.lane else _choose(verdict.class_, facts, open_)
-
-    def told() -> Told:
-        plan, cap = chosen.plan(now), facts.max_cost_nano
-        why = reason(facts, verdict.why, verdict.rule if verdict.forced else None, chosen, weighed, now)
-        seen = {"batches_seen": estimates.times.batches_seen, "calls_seen": estimates.times.calls_seen}
-        rests_on = {"input_tokens": facts.input_tokens, "confidence": policy.confidence, **seen}
-        options = tuple(one.option(now, cap) for one in weighed)
-        return Told(plan, why, now + timedelta(0, chosen.p95_s), options, rests_on, now)
-
+    chosen = _forced(verdict, facts, weighed) if verdict.lane else _choose(verdict, facts, weighed)
     return Decision(
         verdict.class_,
         chosen.first.lane,
@@ -69,8 +62,20 @@ def decide(facts: Facts, estimates: Estimates, policy: Policy, now: datetime) ->
         chosen.cost,
         chosen.cost_p90,
         policy.name,
-        told,
+        partial(_told, facts, estimates, policy, now, verdict, chosen, weighed),
     )
+
+
+def _told(
+    facts: Facts, estimates: Estimates, policy: Policy, now: datetime,
+    verdict: Verdict, chosen: Weighed, weighed: list[Weighed],
+) -> Told:  # fmt: skip
+    plan, cap = chosen.plan(now), facts.max_cost_nano
+    why = reason(facts, verdict.why, verdict.rule if verdict.forced else None, chosen, weighed, now)
+    seen = {"batches_seen": estimates.times.batches_seen, "calls_seen": estimates.times.calls_seen}
+    rests_on = {"input_tokens": facts.input_tokens, "confidence": policy.confidence, **seen}
+    options = tuple(one.option(now, cap) for one in weighed)
+    return Told(plan, why, now + timedelta(0, chosen.p95_s), options, rests_on, now)
 
 
 def classify(facts: Facts, policy: Policy, seconds_left: float) -> Verdict:
@@ -112,7 +117,7 @@ def seconds_left(facts: Facts, now: datetime) -> float:
 def _of_tier(tier: Tier | None, weighed: list[Weighed]) -> list[Weighed]:
     """The options of the tier that a rule forces; the fast one is never taken unasked."""
     if tier is None:
-        return [one for one in weighed if one.first.tier is not Tier.FAST]
+        return [one for one in weighed if one.first.tier is not FAST]
     return [one for one in weighed if one.first.tier is tier]
 
 
@@ -120,6 +125,7 @@ def _forced(verdict: Verdict, facts: Facts, weighed: list[Weighed]) -> Weighed:
     """The lane that was asked for, alone, however late it may be; of its windows the one that fits."""
     lane, tier = verdict.lane, verdict.tier or Tier.DEFAULT
     assert lane
+    weighed = _of_tier(verdict.tier, weighed)
     alone = [one for one in weighed if one.lane is lane and one.tier is tier and one.then is None]
     if not alone:
         words = ", ".join(dict.fromkeys(one.lane.value for one in weighed))
@@ -135,29 +141,37 @@ def _where(lane: Lane) -> str:
     return " (it is OpenAI's; see `openai_background`)" if lane is Lane.BACKGROUND else ""
 
 
-def _choose(class_: str, facts: Facts, weighed: list[Weighed]) -> Weighed:
-    possible = [one for one in weighed if one.possible]
+def _choose(verdict: Verdict, facts: Facts, weighed: list[Weighed]) -> Weighed:
+    if verdict.tier is None:
+        possible = [one for one in weighed if one.possible and one.first.tier is not FAST]
+    else:
+        possible = [one for one in _of_tier(verdict.tier, weighed) if one.possible]
     if not possible:
-        _refuse(weighed, facts.max_cost_nano)
+        _refuse(_of_tier(verdict.tier, weighed), facts.max_cost_nano)
     if facts.waits:
-        streamed = facts.interactive and class_ == "interactive-long"
+        streamed = facts.interactive and verdict.class_ == "interactive-long"
         wanted = Lane.STREAM if streamed else Lane.SYNC
         return next((one for one in possible if one.first.lane is wanted), possible[0])
-    return _cheapest_in_time([one for one in possible if one.first.lane is not Lane.STREAM] or possible)
+    return _cheapest_in_time([one for one in possible if one.first.lane is not STREAM] or possible)
 
 
 def _cheapest_in_time(possible: list[Weighed]) -> Weighed:
     """The cheapest that meets the deadline; where none does, the fastest."""
     best, least = None, None
     for one in possible:
-        if not one.late:
-            price = _price(one)
-            if least is None or price < least:
-                best, least = one, price
+        if one.late:
+            continue
+        cost = one.cost
+        if best is None or cost is None or least is None or cost == least:  # most plans differ in what they cost
+            better = best is None or _order(one) < _order(best)
+        else:
+            better = cost < least
+        if better:
+            best, least = one, cost
     return best or min(possible, key=attrgetter("p95_s"))
 
 
-def _price(one: Weighed) -> tuple[bool, int, bool, float]:
+def _order(one: Weighed) -> tuple[bool, int, bool, float]:
     """Orders plans by expected cost, unknown ones by what is usual; of equal ones flex comes last, then the finish."""
     if one.cost is None:
         return True, USUALLY_CHEAPER.index(one.lane) * 2 + (one.then is not None), one.tier is Tier.FLEX, one.p95_s

@@ -47,21 +47,28 @@ class Rule:
     provider: str | None = None
     deadline_s: float | None = None  # from now, for a request without one
     timeouts: Mapping[str, float] = field(default_factory=dict)  # seconds, for a request that does not say them
+    forces_slow: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        slow = self.lane in (Lane.BATCH, Lane.BACKGROUND) or self.tier is Tier.FLEX
+        object.__setattr__(self, "forces_slow", slow)
 
     def fits(self, facts: Facts, seconds_left: float) -> bool:
         """Whether all conditions hold; a rule that forces a slow lane or tier fits only where that can be."""
-        if facts.waits and (self.lane in (Lane.BATCH, Lane.BACKGROUND) or self.tier is Tier.FLEX):
-            return False
-        if self.lane is Lane.BATCH and facts.has_batch is False:
-            return False
-        if self.lane is Lane.BACKGROUND and not facts.has_background:
-            return False
-        if self.tier is Tier.FLEX and not facts.has_flex:
+        if self.forces_slow and not self._can_force(facts):
             return False
         for condition in self.when:  # noqa: SIM110 - quicker, and asked of every rule for every request
             if not condition.holds(facts, seconds_left):
                 return False
         return True
+
+    def _can_force(self, facts: Facts) -> bool:
+        """Whether the slow lane or tier is there, and nobody waits."""
+        if facts.waits or (self.lane is Lane.BATCH and facts.has_batch is False):
+            return False
+        if self.lane is Lane.BACKGROUND and not facts.has_background:
+            return False
+        return self.tier is not Tier.FLEX or facts.has_flex
 
     @property
     def changes_request(self) -> bool:

@@ -14,7 +14,7 @@ from tests.purses import budget, even, sums
 
 pytestmark = pytest.mark.both
 ROOT = Path(__file__).parent.parent
-PROCESSES, THREADS, JOBS, LIMIT = 4, 16, 240, 30_000  # 64 threads in all
+PROCESSES, THREADS, JOBS, LIMIT = 4, 64, 240, 30_000
 
 # Each thread claims a few jobs and settles them, until nothing more fits. It expects 10 and may get as much as 370.
 _WORKER = """

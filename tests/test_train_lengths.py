@@ -1,11 +1,14 @@
 """The script that fits the weights of expected answer length, on prompts of our own."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from router.wording_cues import CUES
 from router.wording_weights import FILE
+from tests.bench import templates
 from tests.bench.fit_lengths import Row, fit, folded, own, ridge, row, solve, unseen
 from tests.bench.train_lengths import auc, coverage, held_out, interval, judge, wins
 
@@ -85,3 +88,19 @@ def test_perfect_and_useless_orders_have_their_auc() -> None:
     level = [[(1.0, 2.0)] * len(given)]
     assert set(auc(wins(given, perfect)).values()) == {1.0}
     assert set(auc(wins(given, level)).values()) == {0.5}
+
+
+def test_answers_of_a_template_tell_the_next_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chance, lines = random.Random(8), []
+    for n, one in enumerate(own()[::4]):
+        tokens = 2.718 ** one.logs[0] * 2.718 ** chance.gauss(0, 1)  # the wording says little of it
+        answers = {name: tokens * 2.718 ** chance.gauss(0, 0.2) for name in "abcdef"}
+        lines.append(json.dumps({"source": f"source {n % 2}", "prompt": f"{n} {one.prompt}", "answer_tokens": answers}))
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(lines))
+    assert templates.main(file)
+    alone, told = (
+        line for line in capsys.readouterr().out.splitlines() if "mean of the sources: " in line and "(b" in line
+    )
+    before, after = (float(line.split(": ")[1].split()[0]) for line in (alone, told))
+    assert before < 0.93 < 0.95 < after

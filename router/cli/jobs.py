@@ -1,13 +1,12 @@
-"""jobs list, show, cancel, retry, wait and export."""
+"""jobs list, show, cancel, retry, wait and export; `router.cli.settle` is the last one."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
+from router.cli.settle import settle
 
+if TYPE_CHECKING:
     from db.engine import Store
 
 app = typer.Typer(no_args_is_help=True, help="Look at jobs, cancel them, try them again, wait for them.")
@@ -50,7 +49,7 @@ def list_(
     from router.opening import open_store
 
     with closing(open_store()) as store:
-        which = triaging.which(store, _known_state(state), error, model, batch, since)
+        which = triaging.which(store, state, error, model, batch, since)
         if by is not None:
             triaging.grouped(store, which, by, json=json)
             return
@@ -133,19 +132,14 @@ def retry(
     """
     from contextlib import closing
 
-    from db import queue
-    from jobs.errors import UsageError
     from router import triaging
     from router.opening import open_store
 
-    group = bool(error or model or batch or since or everything)
-    if bool(ids) == group or (ids and dry_run):
-        raise UsageError("name jobs, or a group of them: --error, --model, --batch, --since or --all", code="which")
-    if ids:
-        _move(ids, queue.retry, "queued", "neither failed nor cancelled, or pruned: left as they are", json=json)
-        return
+    named = triaging.are_named(ids, any((error, model, batch, since, everything)), dry_run=dry_run)
     with closing(open_store()) as store:
-        which = triaging.which(store, _known_state(state), error, model, batch, since)
+        if named:
+            raise typer.Exit(triaging.retry_named(store, named, json=json))
+        which = triaging.which(store, state, error, model, batch, since)
         triaging.retry(store, which, dry_run=dry_run, json=json)
 
 
@@ -200,63 +194,27 @@ def export(
     from router import show
     from router.exporting import export_to
     from router.opening import open_store
+    from router.triaging import known_state
     from router.when import moment
 
     start = moment(since, datetime.now(UTC), past=True) if since else None
     with closing(open_store()) as store:
-        count = export_to(store, _known_state(state), start, output, form, after, resume=resume)
+        begin = _find(store, after) if after else ""
+        count = export_to(store, known_state(state), start, output, form, begin, resume=resume)
     if output:
         show.say(f"{count:,} job{'' if count == 1 else 's'} written to {output}")
+
+
+app.command()(settle)
 
 
 # ---- what they share ----
 
 
-def _known_state(word: str | None) -> str | None:
-    from db.states import JobState
-    from jobs.errors import UsageError
-
-    if word is not None and word not in list(JobState):
-        raise UsageError(f"--state {word!r} is not one of {', '.join(JobState)}")
-    return word
-
-
 def _find(store: "Store", word: str) -> str:
-    """The one job that the word names."""
-    from db import lookup
-    from jobs.errors import UsageError
+    from router.naming import job_named
 
-    found = lookup.find(store, word)
-    if not found:
-        raise UsageError(f"there is no job {word!r}; `shunter jobs list` shows them", code="not_found")
-    if len(found) > 1:
-        raise UsageError(f"{word!r} can be any of {', '.join(found[:5])}{', …' if len(found) > 2 else ''}; say which")
-    return found[0]
-
-
-def _move(
-    ids: list[str], move: "Callable[[Store, Iterable[str], datetime], list[str]]", moved: str, why: str, *, json: bool
-) -> None:
-    """Move them; exit 1 when some could not be."""
-    from contextlib import closing
-    from datetime import UTC, datetime
-
-    from db import reports
-    from router import show
-    from router.opening import open_store
-
-    with closing(open_store()) as store:
-        wanted = list(dict.fromkeys(_find(store, word) for word in ids))
-        done = set(move(store, wanted, datetime.now(UTC)))
-        rest = reports.states(store, [job_id for job_id in wanted if job_id not in done])
-    if json:
-        left = [{"id": job_id, "state": state} for job_id, state in rest.items()]
-        show.data({moved: [job_id for job_id in wanted if job_id in done], "left": left})
-    else:
-        show.say(f"{len(done)} {moved}")
-    if rest:
-        show.complain(f"{why}: {', '.join(f'{job_id} ({state})' for job_id, state in rest.items())}")
-        raise typer.Exit(1)
+    return job_named(store, word)
 
 
 def _wait(store: "Store", ids: list[str], limit: float | None) -> dict[str, str]:

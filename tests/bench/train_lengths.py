@@ -34,7 +34,7 @@ Quantiles = tuple[float, float]
 
 def expected(one: Row, weights: Weights) -> Quantiles:
     """What a user would be told of the prompt, as the logarithms of both quantiles."""
-    request = Request(model="m", messages=[{"role": "user", "content": one.prompt}])
+    request = Request.from_body({"model": "m", "messages": [{"role": "user", "content": one.prompt}]})
     p50, p90 = output_tokens(request, request_tokens(request), weights)
     return math.log(p50), math.log(p90)
 
