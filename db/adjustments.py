@@ -97,6 +97,7 @@ class Paid(NamedTuple):
     output_audio_tokens: int
     web_searches: int
     cost_source: str
+    price: str | None  # the one that it was charged by
     cost_nano: int | None
     standard_nano: int | None
     priced_at: datetime  # when its batch was submitted, or its call ended
@@ -136,6 +137,7 @@ _PAID = (
         *(ATTEMPT.c[name] for name in Paid._fields[:9]),
         *(func.coalesce(ATTEMPT.c[name], 0).label(name) for name in _COUNTS),
         ATTEMPT.c.cost_source,
+        ATTEMPT.c.price,
         PAID.label("cost_nano"),
         PLAIN.label("standard_nano"),
         func.coalesce(BATCH.c.submitted_at, ATTEMPT.c.ended_at, type_=ATTEMPT.c.ended_at.type).label("priced_at"),

@@ -120,10 +120,12 @@ class Sent(NamedTuple):
     counted: Counted
 
 
-def batches(store: Store, since: datetime, until: datetime) -> list[Sent]:
+def batches(store: Store, since: datetime | None, until: datetime | None) -> list[Sent]:
     """The imported batches that were submitted in this time."""
+    begins = BATCH.c.submitted_at >= since if since else true()
+    ends = BATCH.c.submitted_at < until if until else true()
     with store.read() as connection:
-        return _sent(connection, and_(BATCH.c.submitted_at >= since, BATCH.c.submitted_at < until))
+        return _sent(connection, and_(begins, ends))
 
 
 def named(store: Store, provider_batch_ids: Sequence[str]) -> list[Sent]:

@@ -7,8 +7,8 @@ none is named, as on a provider's bill.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -75,7 +75,7 @@ _NOTHING = dict.fromkeys(SUMS, 0)
 
 def _rows(found: dict[Group, list[int]], by: Sequence[str]) -> list[Row]:
     whole = _added(found, len(by))
-    return [{**dict(zip(by, group, strict=True)), **whole[group]} for group in sorted(whole, key=_sortable)]
+    return [{**dict(zip(by, group, strict=True)), **whole[group]} for group in _in_order(whole, by)]
 
 
 def _priced(row: Row) -> Row:
@@ -88,8 +88,18 @@ def _priced(row: Row) -> Row:
     }
 
 
-def _sortable(group: Group) -> list[tuple[bool, str]]:
-    return [(part is not None, str(part)) for part in group]
+def _in_order(groups: Iterable[Group], by: Sequence[str]) -> list[Group]:
+    """By their words; hours as they followed each other, also where a clock is put back."""
+
+    def place(group: Group) -> list[tuple[bool, str]]:
+        words = (_utc(part) if word == "hour" else str(part) for part, word in zip(group, by, strict=True))
+        return [(part is not None, word) for part, word in zip(group, words, strict=True)]
+
+    return sorted(groups, key=place)
+
+
+def _utc(hour: str) -> str:
+    return datetime.fromisoformat(hour).astimezone(UTC).isoformat()
 
 
 def savings(store: Store, by: Sequence[str], since: datetime | None = None, until: datetime | None = None,
@@ -146,7 +156,7 @@ def latency(store: Store, by: Sequence[str], since: datetime | None = None, unti
         found = times(connection, by, Period(since, until, zone))
     rows = [
         dict(zip(by, group, strict=True)) | _spread(found[group])
-        for group in sorted(found, key=_sortable)
+        for group in _in_order(found, by)
         if any(found[group].values())
     ]
     everything = {name: merged(one.get(name, {}) for one in found.values()) for name, _ in _MEASURES.values()}

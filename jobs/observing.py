@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jobs.runner import Ended
 
 log = logging.getLogger("shunter")
+_SERVER_ERROR = 500
 
 
 class JobAccepted(NamedTuple):
@@ -139,6 +140,11 @@ class Served:
     ms: float = 0.0
     job_id: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def broke(self) -> bool:
+        """Whether it was not the client's fault that it failed."""
+        return self.status >= _SERVER_ERROR
 
 
 class RequestBegan(NamedTuple):

@@ -17,6 +17,7 @@ from jobs.prices import HALF, WINDOWS, Rates, Slopes, scaled
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
 
+LIST = "genai-prices"  # how the name of each of its prices begins
 _SNAPSHOT = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8})$")
 _VERSION = re.compile(r"[-@:.\d]*(latest|v\d)?[-@:.\d]*")  # what may follow a name without making it another model's
 
@@ -38,7 +39,7 @@ def version() -> str:
     """The name of the price list that is installed."""
     from genai_prices import __version__
 
-    return f"genai-prices {__version__}"
+    return f"{LIST} {__version__}"
 
 
 def rates(model: str, provider: str, own: bool, variant: str, at: datetime) -> Rates | None:

@@ -14,7 +14,7 @@ from jobs.chat import Usage
 from jobs.prices import PLAIN, UNKNOWN, WINDOWS, Price, Rates, variant
 from jobs.prices_table import PriceTable
 
-__all__ = ["PLAIN", "UNKNOWN", "WINDOWS", "Price", "Tariff", "price", "sells", "version"]
+__all__ = ["PLAIN", "UNKNOWN", "WINDOWS", "Price", "Tariff", "listed", "price", "sells", "version"]
 
 
 def price(
@@ -89,6 +89,11 @@ def sells(model: str, provider: str, tier: str, day: date) -> bool:
 def version(table: PriceTable | None = None) -> str:
     """The name of all prices together, as a re-pricing keeps it."""
     return f"{table.name} + {prices_listed.version()}" if table else prices_listed.version()
+
+
+def listed(name: str | None) -> bool:
+    """Whether a price of this name came from the list, and not from a user's table."""
+    return name is not None and name.startswith(f"{prices_listed.LIST} ")
 
 
 @lru_cache(maxsize=64)  # the rows of a batch have one time

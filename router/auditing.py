@@ -1,12 +1,32 @@
-"""Re-pricings and reconciliations as people read them."""
+"""Re-pricings and reconciliations as people ask for them and read them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from router import price_table, repricing
 from router.figures import count, money, money_column
-from router.terminal import RIGHT, SHRINK, clean, console, say, styled, table
+from router.opening import open_store
+from router.settings import load
+from router.terminal import RIGHT, SHRINK, clean, console, grouped, say, styled, table
+from router.when import period
+
+if TYPE_CHECKING:
+    from router.terminal import Group
 
 View = Mapping[str, Any]
+
+
+def reprice(since: str, until: str | None, prices: Path | None, *, write: bool) -> View:
+    """What was sent in that time by the prices that are known now, or by a table's, against the ledger."""
+    settings, now = load(), datetime.now(UTC)
+    used = price_table.read(prices.expanduser()) if prices else settings.prices
+    start, end = period(since, until, now)
+    assert start is not None  # it was given
+    with closing(open_store(settings)) as store:
+        return repricing.reprice(store, settings.endpoints, used, start, end, now, write=write).view()
 
 
 def repriced(view: View) -> None:
@@ -75,17 +95,19 @@ def _differences(rows: Sequence[View]) -> None:
     shown = [name for name in _MEASURES if any((row[side] or {}).get(name) for row in rows for side in _SIDES)]
     costs = any((row["billed"] or {}).get("cost_usd") for row in rows)
     names = [*(_MEASURES[name] for name in shown), *(["cost"] if costs else [])]
-    made = table("", ("what", SHRINK), "", *((name, RIGHT) for name in names))
-    for row in rows:
-        words = [styled(row["verdict"], _STYLES.get(row["verdict"], "yellow")), _what(row)]
-        for side in _SIDES:
-            figures = row[side] or {}
-            cells = ["-" if figures.get(name) is None else f"{figures[name]:,}" for name in shown]
-            cells += [money(figures["cost_usd"]) if figures.get("cost_usd") else "-"] if costs else []
-            made.add_row(*words, side, *cells)
-            words = ["", clean(row["note"] or "") if side == "billed" else ""]
-        made.add_section()
-    console().print(made)
+    groups: list[Group] = [
+        (
+            [styled(row["verdict"], _STYLES.get(row["verdict"], "yellow")), _what(row)],
+            [[side, *_side(row[side] or {}, shown, costs)] for side in _SIDES],
+        )
+        for row in rows
+    ]
+    grouped(["", ("what", SHRINK)], ["", *((name, RIGHT) for name in names)], groups, apart=True)
+
+
+def _side(figures: View, shown: Sequence[str], costs: bool) -> list[str]:
+    cells = ["-" if figures.get(name) is None else f"{figures[name]:,}" for name in shown]
+    return [*cells, *([money(figures["cost_usd"]) if figures.get("cost_usd") else "-"] if costs else [])]
 
 
 _SIDES = ("billed", "ledger")
@@ -96,4 +118,5 @@ def _what(row: View) -> str:
     days = sorted({str(row[key])[:10] for key in ("from", "to") if row.get(key)})
     named = [row.get(key) for key in ("model", "request_id", "custom_id", "provider_batch_id")]
     kind = {True: "batch", False: "live", None: ""}[row.get("batch")]
-    return clean(" ".join(str(word) for word in (*days[:1], *named, kind) if word))
+    what = " ".join(str(word) for word in (*days[:1], *named, kind) if word)
+    return clean(f"{what}: {row['note']}" if row["note"] else what)

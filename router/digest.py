@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from router.figures import count, moment, money
+from router.figures import count, moment, money, money_column
 
 View = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ def markdown(value: View) -> str:
     ]
     text = "\n".join([parts[0], "", parts[1], "", *parts[2:], ""])
     for title, head, rows in (
-        ("By lane", ("lane", "model", "attempts", "cost"), [_lane(row) for row in value["lanes"]]),
+        ("By lane", ("lane", "model", "attempts", "cost"), _lanes(value["lanes"])),
         ("Failures by cause", ("error", "jobs", "for example"), [_failure(row) for row in value["failures"]]),
         ("What waits", ("state", "lane", "jobs", "next deadline"), [_left(row) for row in value["waiting"]]),
     ):
@@ -76,9 +76,16 @@ def _waiting(row: View) -> str:
     return f"{row['jobs']:,} {row['state']} in {row['lane']}{due}"
 
 
-def _lane(row: View) -> list[str]:
-    unknown = f" and {row['unknown_attempts']:,} unknown" if row["unknown_attempts"] else ""
-    return [row["lane"], row["model"], f"{row['attempts']:,}", money(row["cost_usd"]) + unknown]
+def _lanes(rows: Sequence[View]) -> list[list[str]]:
+    costs = money_column([row["cost_usd"] for row in rows])
+    return [
+        [row["lane"], row["model"], f"{row['attempts']:,}", cost + _unknown(row)]
+        for row, cost in zip(rows, costs, strict=True)
+    ]
+
+
+def _unknown(row: View) -> str:
+    return f" and {row['unknown_attempts']:,} unknown" if row["unknown_attempts"] else ""
 
 
 def _failure(row: View) -> list[str]:

@@ -22,6 +22,7 @@ FORMS = ("jsonl", "csv", "batch")
 _COLUMNS = ("id", "client_key", "state", "class", "lane", "tier", "model", "provider", "submitted_at", "deadline_at",
             "finished_at", "cost_usd", "finish_reason", "truncated", "text", "tool_calls", "output", "tags",
             "error_code", "error")  # fmt: skip
+_MARK = {"jsonl": "state", "batch": "response"}  # what a line has in this form alone
 _TAIL = 1 << 16  # bytes of a file's end that are looked at together
 
 
@@ -39,7 +40,7 @@ def export_to(store: Store, state: str | None, since: datetime | None, path: str
     with ExitStack() as stack:
         if path:
             out = file = stack.enter_context(_opened(path, resume=resume))
-            after = (_last(file, path) if resume else None) or after
+            after = (_last(file, path, form) if resume else None) or after
         told = stack.enter_context(show.progress("exporting")) if path else None
         if form == "csv":
             out.write(",".join(_COLUMNS).encode() + b"\n")
@@ -60,8 +61,8 @@ def _opened(path: str, *, resume: bool) -> BinaryIO:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _last(file: BinaryIO, path: str) -> str | None:
-    """The job of a file's last whole line, where what is written next begins."""
+def _last(file: BinaryIO, path: str, form: str) -> str | None:
+    """The job of a file's last whole line, where what is written next begins; UsageError for lines of another form."""
     size = file.seek(0, os.SEEK_END)
     tail, begin = b"", size
     while begin and tail.count(b"\n") < 2:
@@ -70,11 +71,12 @@ def _last(file: BinaryIO, path: str) -> str | None:
         tail = file.read(size - begin)
     whole = tail[: tail.rfind(b"\n") + 1]
     try:
-        last = str(loads(whole[:-1].rpartition(b"\n")[2])["id"]) if whole else None
+        line = loads(whole[:-1].rpartition(b"\n")[2]) if whole else {}
+        last = str(line["id"]) if _MARK[form] in line else None
     except (JSONDecodeError, KeyError, TypeError):
         last = None
     if last is None and (whole or not b'{"id":'.startswith(tail[:6])):  # no line of ours, so it is not cut off
-        raise UsageError(f"{path} does not end as an export does; name a new file")
+        raise UsageError(f"{path} does not end as an export of this form does; name a new file")
     file.truncate(begin + len(whole))
     file.seek(0, os.SEEK_END)
     return last

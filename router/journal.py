@@ -36,7 +36,6 @@ from router.imported import Imported
 from router.logs import tell
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
-_SERVER_ERROR = 500
 
 
 class Journal:
@@ -185,7 +184,7 @@ class Journal:
 
     def _served(self, event: RequestDone) -> None:
         served = event.served
-        level = ERROR if served.status >= _SERVER_ERROR else INFO
+        level = ERROR if served.broke else INFO
         tell(level, "request_done", {
             "method": served.method, "route": served.route, "status": served.status, "ms": _ms(served.ms),
             "job_id": served.job_id,

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from db.engine import Store, address, connect
 from db.migrations import migrate, version
@@ -17,6 +18,15 @@ def open_store(settings: Settings | None = None) -> Store:
         store.close()
         raise
     return store
+
+
+def bring_up() -> dict[str, Any]:
+    """Make the database of the settings, or bring it up to date: {"path", "schema", "applied"}."""
+    url = load().database_url
+    with closing(connect(url)) as store:
+        applied = migrate(store)
+        with store.read() as connection:
+            return {"path": place(url), "schema": version(connection), "applied": applied}
 
 
 def is_there(url: str) -> bool:

@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from db import prune as old
+from db.lookup import iso
 from router import show
 from router.opening import open_store
-from router.when import moment
+from router.when import local, moment
+
+_DO = "--yes takes them away"
 
 
 def prune(older_than: str, *, write: bool) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def prune(older_than: str, *, write: bool) -> dict[str, Any]:
                 for some in old.prune(store, before):
                     done += some
                     told(done)
-    return {"before": before.isoformat(timespec="minutes"), "jobs": jobs, "bytes": size, "pruned": write}
+    return {"before": iso(before), "jobs": jobs, "bytes": size, "pruned": write}
 
 
 def said(view: dict[str, Any]) -> str:
@@ -29,4 +32,4 @@ def said(view: dict[str, Any]) -> str:
     if view["pruned"]:
         return f"the words of {view['jobs']:,} jobs are gone, {view['bytes']:,} bytes; new ones take their place"
     words = f"{view['jobs']:,} jobs have {view['bytes']:,} bytes of words"
-    return f"{words} from before {view['before']}; --yes takes them away"
+    return f"{words} from before {local(datetime.fromisoformat(view['before']), datetime.now(UTC))}; {_DO}"

@@ -188,12 +188,12 @@ def _requests(store: Store, lines: Sequence[Line]) -> Iterator[Finding]:
                 yield Finding(Verdict.DOUBLED, what, line, call.counted, f"billed {seen[call.job_id, call.n]} times")
                 continue
         yield _judged(what, line, call.counted if call else None)
-    yield from _unbilled(store, lines, seen)
+    times = [line.since for line in lines if line.since is not None] or [by_key[key].ended_at for key in seen]
+    yield from _unbilled(store, times, seen)
 
 
-def _unbilled(store: Store, lines: Sequence[Line], seen: Mapping[tuple[str, int], int]) -> Iterator[Finding]:
-    """What ended while the bill was running up, and is not on it."""
-    times = [line.since for line in lines if line.since is not None]
+def _unbilled(store: Store, times: Sequence[datetime], seen: Mapping[tuple[str, int], int]) -> Iterator[Finding]:
+    """What ended while the bill was running up, and is not on it; one without times ran as long as what it names."""
     for one in billed.billable(store, min(times) - SLACK, max(times) + SLACK) if times else ():
         if (one.job_id, one.n) not in seen:
             yield Finding(Verdict.NOT_BILLED, _named(one), None, one.counted)

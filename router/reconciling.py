@@ -27,7 +27,7 @@ def of_file(path: Path) -> Reconciled:
         return against(store, bill)
 
 
-def of_batches(since: datetime, until: datetime) -> Reconciled:
+def of_batches(since: datetime | None, until: datetime | None) -> Reconciled:
     """Each batch that was submitted in this time against the usage that its provider shows for it.
 
     Those that the provider shows no usage for, or no longer knows, are named in `silent`.

@@ -3,14 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from router.figures import ago, count, money, money_column
-from router.terminal import RIGHT, SHRINK, WIDE, clean, console, csv, fields, say, state, styled, table
+from router.terminal import RIGHT, SHRINK, WIDE, Column, clean, console, csv, fields, grouped, say, state, styled, table
 from router.when import span
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 View = Mapping[str, Any]
 
@@ -83,7 +80,7 @@ def _totals(by: Sequence[str]) -> list[str]:
     return ["all", *[""] * (len(by) - 1)] if by else []
 
 
-def _by(by: Iterable[str]) -> list[str | tuple[str, View]]:
+def _by(by: Iterable[str]) -> list[Column]:
     """The columns to group by: long names give way before figures do, a day or a lane cut off says nothing."""
     return [word if word in ("day", "hour", "lane") else (word, SHRINK) for word in by]
 
@@ -95,24 +92,20 @@ def _cost(value: View, by: Sequence[str]) -> None:
         counts = {"attempts": "attempts"}
     after = {"unknown_attempts": "unknown"} if value["unknown_attempts"] else {}
     heads = [*counts.values(), "cost", *after.values()]
-    made = table(*_by(by), *((name, RIGHT) for name in heads), show_footer=bool(by))
     costs = money_column([row["cost_usd"] for row in rows] + [value["total_usd"]])
-    for row, cost in zip(rows, costs, strict=False):
-        made.add_row(*names(row, by), *_numbers(row, counts), cost, *_numbers(row, after))
+    groups = [
+        (names(row, by), [[*_numbers(row, counts), cost, *_numbers(row, after)]])
+        for row, cost in zip(rows, costs, strict=False)
+    ]
     sums = {name: sum(row[name] for row in rows) for name in (*counts, *after)}
-    _foot(made, [*_totals(by), *_numbers(sums, counts), costs[-1], *_numbers(sums, after)])
-    out.print(made)
+    foot = [*_totals(by), *_numbers(sums, counts), costs[-1], *_numbers(sums, after)]
+    grouped(_by(by), [(name, RIGHT) for name in heads], groups, foot if by else ())
     if value["unknown_attempts"]:
         out.print(styled(_unknown(value), "magenta"))
 
 
 def _numbers(row: View, names: Iterable[str]) -> list[str]:
     return ["" if row[name] is None else f"{row[name]:,}" for name in names]
-
-
-def _foot(made: "Table", words: Sequence[str]) -> None:
-    for column, word in zip(made.columns, words, strict=True):
-        column.footer = word
 
 
 def _unknown(value: View) -> str:
@@ -124,16 +117,13 @@ def _unknown(value: View) -> str:
 def _savings(value: View, by: Sequence[str]) -> None:
     rows = [*value["rows"], value]
     heads = ("attempts", "paid", "as plain calls", "saved", "%")
-    made = table(*_by(by), *((name, RIGHT) for name in heads), show_footer=bool(by))
     columns = [money_column([row[name] for row in rows]) for name in ("paid_usd", "standard_usd", "saved_usd")]
     percents = ["-" if row["saved_percent"] is None else f"{row['saved_percent']:.1f}" for row in rows]
     cells = [[f"{row['attempts']:,}", *money, percent]
              for row, *money, percent in zip(rows, *columns, percents, strict=True)]  # fmt: skip
-    for row, drawn in zip(value["rows"], cells, strict=False):
-        made.add_row(*names(row, by), *drawn)
-    _foot(made, [*_totals(by), *cells[-1]])
+    groups = [(names(row, by), [drawn]) for row, drawn in zip(value["rows"], cells, strict=False)]
+    grouped(_by(by), [(name, RIGHT) for name in heads], groups, [*_totals(by), *cells[-1]] if by else ())
     out = console()
-    out.print(made)
     if value["unknown_attempts"]:
         out.print(styled(f"{count(value['unknown_attempts'], 'attempt')} left out: cost or price unknown", "magenta"))
     out.print(_in_hindsight(value))
@@ -151,14 +141,15 @@ def _in_hindsight(value: View) -> str:
 def _errors(value: View, by: Sequence[str]) -> None:
     out, rows = console(), value["rows"]
     heads = ("attempts", "of all", "cost", "at risk")
-    made = table(*_by(by), ("error", SHRINK), "state", *((name, RIGHT) for name in heads), show_footer=True)
     columns = [money_column([row[name] for row in (*rows, value)]) for name in ("cost_usd", "at_risk_usd")]
     cells = [[f"{row['attempts']:,}", f"{row['percent']:g}%", *money]
              for row, *money in zip((*rows, value), *columns, strict=True)]  # fmt: skip
-    for row, drawn in zip(rows, cells, strict=False):
-        made.add_row(*names(row, by), clean(row["error"] or "-"), state(row["state"]), *drawn)
-    _foot(made, [*([""] * len(by)), "all", "", *cells[-1]])
-    out.print(made)
+    groups = [
+        (names(row, by), [[clean(row["error"] or "-"), state(row["state"]), *drawn]])
+        for row, drawn in zip(rows, cells, strict=False)
+    ]
+    shown: list[Column] = [("error", SHRINK), "state", *((name, RIGHT) for name in heads)]
+    grouped(_by(by), shown, groups, [*([""] * len(by)), "all", "", *cells[-1]])
     if failed := value["jobs_failed"]:
         causes = ", ".join(f"{row['jobs']:,} {row['error'] or 'without a cause'}" for row in failed[:5])
         jobs = sum(row["jobs"] for row in failed)
@@ -166,17 +157,18 @@ def _errors(value: View, by: Sequence[str]) -> None:
 
 
 def _latency(value: View, by: Sequence[str]) -> None:
-    made, out = table(*_by(by), "", *((name, RIGHT) for name in ("count", *PERCENTILES))), console()
-    rows = [(names(row, by), row) for row in value["rows"]]
-    for called, row in [*rows, (_totals(by), value)] if len(rows) > 1 else rows:
-        for name, (label, unit) in MEASURES.items():
-            if row[name]:
-                spans = [span(row[name][part] * unit) for part in PERCENTILES]
-                made.add_row(*called, label, f"{row[name]['count']:,}", *spans)
-                called = [""] * len(by)
-        made.add_section()
-    out.print(made)
-    out.print(styled(f"each within {value['relative_error'] * 100:g} % of the exact percentile", "dim"))
+    rows = [(names(row, by), _measured(row)) for row in value["rows"]]
+    groups = [*rows, (_totals(by), _measured(value))] if len(rows) > 1 else rows
+    grouped(_by(by), ["", *((name, RIGHT) for name in ("count", *PERCENTILES))], groups, apart=True)
+    console().print(styled(f"each within {value['relative_error'] * 100:g} % of the exact percentile", "dim"))
+
+
+def _measured(row: View) -> list[list[str]]:
+    return [
+        [label, f"{row[name]['count']:,}", *(span(row[name][part] * unit) for part in PERCENTILES)]
+        for name, (label, unit) in MEASURES.items()
+        if row[name]
+    ]
 
 
 def budgets(rows: Sequence[View], waiting: int) -> None:

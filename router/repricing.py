@@ -10,6 +10,7 @@ from db import adjustments
 from db.adjustments import Adjustment, Paid, Repricing
 from db.engine import Store
 from db.ids import new_id
+from db.lookup import iso
 from db.money import usd
 from db.states import CostSource, Lane
 from jobs import outcome, pricing
@@ -49,8 +50,8 @@ class Repriced:
         whole = Line(*(sum(getattr(line, name) for line in self.lines.values()) for name in Line.__annotations__))
         return {
             "prices": self.repricing.prices,
-            "since": self.repricing.since.isoformat(),
-            "until": self.repricing.until.isoformat() if self.repricing.until else None,
+            "since": iso(self.repricing.since),
+            "until": iso(self.repricing.until),
             "repricing": self.repricing.id if self.written else None,
             "written": self.written,
             **_view(whole),
@@ -141,7 +142,8 @@ def _with(endpoint: Endpoint, table: PriceTable | None) -> Endpoint:
 
 
 def _endpoint(one: Paid, endpoints: Mapping[str, Endpoint]) -> Endpoint:
-    """Where it was sent: what was computed once was computed at the provider's own address."""
-    if one.cost_source == CostSource.COMPUTED or one.provider not in endpoints:
+    """Where it was sent: what was computed by the list was computed at the provider's own address."""
+    at_its_own = one.cost_source == CostSource.COMPUTED and pricing.listed(one.price)
+    if at_its_own or one.provider not in endpoints:
         return OWN.get(one.provider) or Endpoint(one.provider, "", own=False, key_env="")
     return endpoints[one.provider]

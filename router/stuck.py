@@ -1,6 +1,7 @@
 """What a person decides for a batch that stands still, in one call each."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from db.tables import Batch
 from jobs import adopting
 from jobs.errors import CallError, ShunterError, UsageError
 from router.dispatch import Router
+from router.figures import money
 
 _OPEN = (BatchState.SUBMITTED, BatchState.ENDED)
 
@@ -51,6 +53,24 @@ def cost_of_resubmit(store: Store, batch_id: str) -> stuck.Again:
     if not found.jobs:
         raise UsageError(f"no job waits for batch {batch_id}: there is nothing to send again", code="nothing")
     return found
+
+
+def twice(store: Store, batch_id: str) -> str:
+    """What is asked before its open rows are sent again."""
+    found = cost_of_resubmit(store, batch_id)
+    return f"{found.jobs:,} jobs are sent again: {_twice(usd(found.at_risk_nano))}"
+
+
+def said(result: Mapping[str, Any]) -> str:
+    """What `resubmit` came to, in a sentence."""
+    there = {True: "; it is cancelled at the provider", None: ""}
+    told = there.get(result["cancelled"], "; the provider could not be told to stop it")
+    return f"{result['jobs_queued']:,} jobs queued: {_twice(result['at_risk_usd'])}{told}"
+
+
+def _twice(at_risk_usd: str | None) -> str:
+    much = "they" if at_risk_usd in (None, "0") else f"up to {money(at_risk_usd)}"
+    return f"{much} may be paid twice"
 
 
 def resubmit(batch_id: str) -> dict[str, Any]:

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
+    from rich.text import Text
+
+    Group = tuple[Sequence[str | Text], Sequence[Sequence[RenderableType]]]  # its names, and its rows
 
 RIGHT: Mapping[str, Any] = {"justify": "right"}
 WRAP: Mapping[str, Any] = {"no_wrap": False, "overflow": "fold"}
 SHRINK: Mapping[str, Any] = {"no_wrap": False}  # the first to give way where there is little room
 
+Column = str | tuple[str, Mapping[str, Any]]  # its name, or its name and Rich's options
 WIDE = 110  # columns of a terminal from which on there is room for what can be spared
 _STATES = {
     "queued": "yellow", "running": "cyan", "submitted": "blue", "succeeded": "green", "failed": "red",
@@ -121,8 +126,8 @@ class _Pipe:
         return self._stream.write(re.sub(" +$", "", words, flags=re.MULTILINE))
 
 
-def table(*columns: str | tuple[str, Mapping[str, Any]], show_footer: bool = False) -> "Table":
-    """An empty table in the house's look; a column is its name, or its name and Rich's options."""
+def table(*columns: Column, show_footer: bool = False) -> "Table":
+    """An empty table in the house's look."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -134,7 +139,60 @@ def table(*columns: str | tuple[str, Mapping[str, Any]], show_footer: bool = Fal
     return made
 
 
-def styled(words: str, style: str) -> "RenderableType":
+def grouped(
+    names: Sequence[Column],
+    columns: Sequence[Column],
+    groups: "Sequence[Group]",
+    foot: Sequence[str] = (),
+    *,
+    apart: bool = False,
+) -> None:
+    """Draw rows in groups: a group's names beside its first row, or above it where there is no room for both.
+
+    `foot` has a word for each column, those of the names first; `apart` keeps the groups a line apart.
+    """
+    from rich.text import Text
+
+    out = console()
+    beside = _rows(names, columns, groups, foot, apart)
+    whole = beside.__rich_measure__(out, out.options.update_width(_PIPE_WIDTH)).maximum
+    if not names or whole <= out.width:
+        out.print(beside)
+        return
+    flat = [(one, {}) if isinstance(one, str) else (one[0], {**one[1], "no_wrap": True}) for one in columns]
+    made = _rows([""], flat, [([""], rows) for _, rows in groups], [*foot[:1], *foot[len(names) :]], apart)
+    lines = iter(out.render_lines(made, pad=False, new_lines=True))
+    _lines(out, lines, 2)  # the heads, and the rule below them
+    for called, rows in groups:
+        out.print(Text(" ").join(Text(clean(word)) if isinstance(word, str) else word for word in called))
+        _lines(out, lines, len(rows) + apart)
+    _lines(out, lines)
+
+
+def _lines(out: "Console", lines: "Iterator[list[Segment]]", count: int | None = None) -> None:
+    """The next lines, or all that are left."""
+    from itertools import islice
+
+    from rich.segment import Segments
+
+    for line in islice(lines, count):
+        out.print(Segments(line), end="")
+
+
+def _rows(names: Any, columns: Any, groups: Any, foot: Sequence[str], apart: bool) -> "Table":
+    made = table(*names, *columns, show_footer=bool(foot))
+    for called, rows in groups:
+        for cells in rows:
+            made.add_row(*called, *cells)
+            called = [""] * len(names)
+        if apart:
+            made.add_section()
+    for column, word in zip(made.columns, foot, strict=False):
+        column.footer = word
+    return made
+
+
+def styled(words: str, style: str) -> "Text":
     """Words in a style, without control characters."""
     from rich.text import Text
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from db import queue, reports, triage
 from db.engine import Store
+from db.states import JobState
 from db.triage import Which
 from jobs.causes import Cause, causes
 from jobs.errors import UsageError
 from router.figures import count
-from router.terminal import RIGHT, SHRINK, WIDE, WRAP, clean, console, data, say, styled, table
+from router.naming import job_named
+from router.terminal import RIGHT, SHRINK, WIDE, WRAP, clean, complain, console, data, say, styled, table
 from router.when import moment
 
 View = Mapping[str, Any]
@@ -21,6 +23,7 @@ def which(
     store: Store, state: str | None, error: str | None, model: str | None, batch: str | None, since: str | None
 ) -> Which:
     """The jobs that the options mean; UsageError for a batch that is none, or a time that is not understood."""
+    known_state(state)
     start = moment(since, datetime.now(UTC), past=True) if since else None
     if batch is not None:
         found = reports.batch(store, batch)
@@ -29,6 +32,13 @@ def which(
             raise UsageError(f"{batch!r} {many if found else 'is no batch; `shunter batches list` shows them'}")
         batch = found[0]["id"]
     return Which(state, error, model, batch, start)
+
+
+def known_state(word: str | None) -> str | None:
+    """The word; UsageError for one that is no state of a job."""
+    if word is not None and word not in list(JobState):
+        raise UsageError(f"--state {word!r} is not one of {', '.join(JobState)}")
+    return word
 
 
 def grouped(store: Store, chosen: Which, by: str, *, json: bool) -> None:
@@ -61,6 +71,29 @@ def _draw(found: Sequence[Cause]) -> None:
     helped = [cause for cause in found if cause.retry]
     if helped:
         say(f"`shunter jobs retry --error {helped[0].code}` tries {count(helped[0].jobs, 'job')} again")
+
+
+def are_named(ids: Sequence[str] | None, group: bool, *, dry_run: bool) -> Sequence[str]:
+    """The jobs to be tried again, one by one; none where they are meant as a group. UsageError for both, or neither."""
+    if bool(ids) == group or (ids and dry_run):
+        raise UsageError("name jobs, or a group of them: --error, --model, --batch, --since or --all", code="which")
+    return ids or ()
+
+
+def retry_named(store: Store, words: Sequence[str], *, json: bool) -> int:
+    """Queue these jobs again; the exit code: 1 when some could not be."""
+    wanted = list(dict.fromkeys(job_named(store, word) for word in words))
+    done = set(queue.retry(store, wanted, datetime.now(UTC)))
+    rest = reports.states(store, [job_id for job_id in wanted if job_id not in done])
+    if json:
+        left = [{"id": job_id, "state": state} for job_id, state in rest.items()]
+        data({"queued": [job_id for job_id in wanted if job_id in done], "left": left})
+    else:
+        say(f"{len(done)} queued")
+    if rest:
+        left_as = ", ".join(f"{job_id} ({state})" for job_id, state in rest.items())
+        complain(f"neither failed nor cancelled, or pruned: left as they are: {left_as}")
+    return 1 if rest else 0
 
 
 def retry(store: Store, chosen: Which, *, dry_run: bool, json: bool) -> None:

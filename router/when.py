@@ -34,6 +34,14 @@ def moment(text: str, now: datetime, *, past: bool) -> datetime:
     return found
 
 
+def period(since: str | None, until: str | None, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """The two moments of the past that the words mean; UsageError also where the second is not after the first."""
+    start, end = (None if text is None else moment(text, now, past=True) for text in (since, until))
+    if start and end and end <= start:
+        raise UsageError(f"--until {_quoted(until or '')} is not after --since {_quoted(since or '')}", code="time")
+    return start, end
+
+
 def duration(text: str) -> timedelta:
     """How long the words mean: "90m", "1h30m", "7d"; UsageError when it is nothing, or more than ten years."""
     words = text.strip().lower()
@@ -76,7 +84,9 @@ def _clock(wanted: time, now: datetime, past: bool) -> datetime:
 
 
 def span(seconds: float) -> str:
-    """A length of time in at most two words: "450 ms", "3.2 s", "40 min", "5 h", "3 d"."""
+    """A length of time in at most two words: "0.04 ms", "450 ms", "3.2 s", "40 min", "5 h", "3 d"."""
+    if 0.000005 <= seconds < 0.00995:
+        return f"{seconds * 1000:.{1 if seconds >= 0.00095 else 2}f} ms"
     if seconds < 0.9995:
         return f"{max(seconds, 0) * 1000:.0f} ms"
     if seconds < 9.95:

@@ -38,6 +38,17 @@ def test_reports_are_drawn_in_eighty_columns(store: Store, run: Shell) -> None:
     assert "50.0" in run("report", "savings").out
 
 
+@pytest.mark.parametrize("kind", ["cost", "savings", "latency"])
+def test_no_figure_and_no_name_is_cut_off_where_there_is_no_room_for_both(store: Store, run: Shell, kind: str) -> None:
+    model, team = "gpt-6-luna-of-our-own-department", "search-and-recommendations"
+    finish(store, model=model, tags={"team": team})
+    drawn = run("report", kind, "--by", "hour,lane,model,tag:team").out
+    assert max(map(len, drawn.splitlines())) <= 80
+    assert "…" not in drawn
+    figures = {"cost": ["$0.000012"], "latency": ["40 ms"], "savings": ["$0.000025", "$0.000012", "50.0"]}[kind]
+    assert all(word in drawn for word in ("sync", model, team, *figures))
+
+
 def test_a_report_is_json_with_exact_money_or_csv(store: Store, run: Shell) -> None:
     finish(store, tags={"team": "search"})
     assert run("report", "cost", "--json").json["total_usd"] == "0.000012345"
@@ -65,6 +76,7 @@ def test_a_report_is_json_with_exact_money_or_csv(store: Store, run: Shell) -> N
         (["--since", "-7d"], ["negative"]),
         (["--since", "99999d"], ["ten years"]),
         (["--until", "then"], ["'then'", "7d"]),
+        (["--since", "1h", "--until", "2h"], ["--until '2h' is not after --since '1h'"]),
     ],
 )
 def test_a_report_that_cannot_be_says_why(run: Shell, words: list[str], said: list[str]) -> None:

@@ -54,6 +54,13 @@ def test_it_says_what_was_done_what_it_cost_what_failed_and_what_waits(store: St
     assert "| queued | batch | 1 | 2026-11-22 13:00 UTC |\n" in text
 
 
+def test_costs_of_one_column_have_as_many_decimals(store: Store) -> None:
+    lane = {"lane": "batch", "model": "m", "attempts": 1, "unknown_attempts": 0}
+    lanes = [{**lane, "cost_usd": "0.00161"}, {**lane, "cost_usd": "0.000369"}]
+    text = digest.markdown(night(store) | {"lanes": lanes})
+    assert "| batch | m | 1 | $0.001610 |\n| batch | m | 1 | $0.000369 |\n" in text
+
+
 def test_a_file_is_replaced_in_one_piece_and_is_its_owners(store: Store, tmp_path: Path) -> None:
     value, files = night(store), [tmp_path / "night.md", tmp_path / "night.json"]
     files[0].write_text("the last one")

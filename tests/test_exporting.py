@@ -85,6 +85,16 @@ def test_a_file_that_is_no_export_is_left_as_it_is(store: Store, tmp_path: Path,
     assert (tmp_path / "notes").read_text() == text
 
 
+@pytest.mark.parametrize(("form", "other"), [("jsonl", "batch"), ("batch", "jsonl")])
+def test_an_export_is_not_gone_on_with_in_another_form(store: Store, tmp_path: Path, form: str, other: str) -> None:
+    past(store)
+    export_to(store, None, None, str(tmp_path / "out"), form)
+    wanted = (tmp_path / "out").read_bytes()
+    with pytest.raises(UsageError, match="of this form"):
+        export_to(store, None, None, str(tmp_path / "out"), other, resume=True)
+    assert (tmp_path / "out").read_bytes() == wanted
+
+
 def test_csv_has_a_row_for_each_job(store: Store, run: Shell, tmp_path: Path) -> None:
     ids = past(store)
     assert run("jobs", "export", "--format", "csv", "-o", "out.csv").code == 0
@@ -95,5 +105,7 @@ def test_csv_has_a_row_for_each_job(store: Store, run: Shell, tmp_path: Path) ->
     assert (rows[3]["error_code"], rows[3]["error"], rows[4]["state"]) == ("http_500", "no", "queued")
     after = run("jobs", "export", "--after", ids[2]).out.splitlines()
     assert [json.loads(line)["id"] for line in after] == ids[3:]
+    assert run("jobs", "export", "--after", "k2").out.splitlines() == after
+    refused(run("jobs", "export", "--after", "nobody"), 2, "there is no job 'nobody'")
     refused(run("jobs", "export", "--format", "xml"), 2, "jsonl, csv, batch")
     refused(run("jobs", "export", "--format", "csv", "-o", "out.csv", "--resume"), 2, "jsonl or batch")

@@ -187,6 +187,17 @@ def test_a_sandboxs_own_bill_line_by_line(world: World, tmp_path: Path) -> None:
     assert wrong.findings[5].what["custom_id"] == third["custom_id"] or third["custom_id"] is None
 
 
+def test_a_bill_without_times_ran_as_long_as_what_it_names(world: World, tmp_path: Path) -> None:
+    world.add("a", "b", "c")
+    world.work()
+    kept = ("custom_id", "model", "usage", "cost_nano_usd")
+    lines = [{name: row[name] for name in kept} for row in world.sandbox.bill()["rows"]]
+    assert held(world.store, tmp_path, lines).agrees
+    short = held(world.store, tmp_path, lines[:2])
+    assert [one.verdict.name for one in short.findings] == ["SAME", "SAME", "NOT_BILLED"]
+    assert short.findings[-1].what["custom_id"] == lines[2]["custom_id"]
+
+
 def test_each_batch_against_what_its_provider_says_it_used(world: World, tmp_path: Path, shell: Shell) -> None:
     world.add("a", "b", "c")
     world.add("x", model=CLAUDE)

@@ -40,12 +40,12 @@ def table(tmp_path: Path, **prices: float) -> PriceTable:
 
 
 def answered(store: Store, usage: Usage | None = None, *, model: str = "gpt-6-luna", endpoint: Endpoint = OURS,
-             now: datetime = NOW, **more: Any) -> str:  # fmt: skip
+             now: datetime = NOW, tier: str = "default", **more: Any) -> str:  # fmt: skip
     """A job with one answer, charged by the prices that are known; its id."""
     (ident,) = add(store, job(lane="sync", now=now, model=model, **more), now=now)
     found = queue.claim(store, "me", now + timedelta(hours=1), 9, now, ["openai"], purse=purse(10**9))
     answer = Answer((Choice("yes"),), Outcome.COMPLETE, usage=usage or Usage(1000, 500), model=model)
-    charge = outcome.charge(answer, Lane.SYNC, "default", model, endpoint, now)
+    charge = outcome.charge(answer, Lane.SYNC, tier, model, endpoint, now)
     done = [Settlement(one.job_id, one.n, charge, Succeeded(Text("yes", "stop"))) for one in found]
     settle.settle(store, done, now + timedelta(seconds=1))
     return ident
@@ -255,3 +255,16 @@ def test_the_command_shows_then_writes(shell: Shell, store: Store, tmp_path: Pat
     assert "re-priced, at first $0.00035" in shown
     wrong = shell("db", "reprice", "--since", "1h", "--prices", str(tmp_path / "none.toml"))
     assert (wrong.code, wrong.out) == (2, "")
+
+
+@pytest.mark.both
+def test_the_same_table_gives_the_same_price_on_a_server_of_ones_own(store: Store, tmp_path: Path) -> None:
+    prices = table(tmp_path, **{"gpt-5-mini": 2})
+    where = Endpoint("openai", "http://gpu:8000/v1", own=False, key_env="", prices=prices)
+    ident = answered(store, model="gpt-5-mini", endpoint=where, tier="flex")
+    assert first(store)[0][4] == "computed"
+    found = reprice(store, {"openai": where}, prices, NOW, None, LATER, write=True)
+    assert (found.written, changes(store, ident)) == (0, [])  # at a provider's own address it would be half of it
+    by_list = reprice(store, {"openai": where}, None, NOW, None, LATER, write=True)
+    assert by_list.written == 1
+    assert rows(store, "SELECT cost_source FROM adjustment") == [("assumed",)]

@@ -65,6 +65,7 @@ def test_an_attempt_is_a_client_span_under_its_job_with_the_conventions_attribut
     told = attributes(call)
     assert told["gen_ai.operation.name"] == "chat"
     assert (told["gen_ai.provider.name"], told["gen_ai.request.model"]) == ("openai", MODEL)
+    assert told["gen_ai.response.model"] == MODEL
     assert (told["server.address"], told["server.port"]) == ("127.0.0.1", int(world.sandbox.url.rpartition(":")[2]))
     assert (told["gen_ai.request.stream"], told["gen_ai.request.temperature"]) == (True, 0.5)
     assert told["gen_ai.request.max_tokens"] == 50
@@ -90,6 +91,7 @@ def test_a_try_that_failed_is_a_span_with_its_kind_of_error_and_the_next_one_ano
     assert first.status.status_code is StatusCode.ERROR
     assert attributes(first)["error.type"]
     assert first.status.description is None  # what the provider said may quote the request
+    assert "gen_ai.response.model" not in attributes(first)
     assert "error.type" not in attributes(second)
 
 
@@ -104,6 +106,7 @@ def test_a_batch_is_one_span_with_counts_and_cost_and_its_rows_are_in_the_metric
     assert Decimal(f"{told['shunter.cost_usd']:.9f}") == total
     tokens = seen.points("gen_ai.client.token.usage", **{"shunter.lane": "batch"})
     assert {(one.attributes["gen_ai.token.type"], one.count) for one in tokens} == {("input", 6), ("output", 6)}
+    assert {one.attributes["gen_ai.response.model"] for one in tokens} == {MODEL}
     assert sum(one.sum for one in tokens) == told["gen_ai.usage.input_tokens"] + told["gen_ai.usage.output_tokens"]
     [cost] = seen.points("shunter.cost")
     assert Decimal(f"{cost.value:.9f}") == total

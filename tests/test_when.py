@@ -87,7 +87,8 @@ def test_any_words_are_a_moment_or_a_usage_error(words: str, past: bool) -> None
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(-1, "0 ms"), (0, "0 ms"), (0.45, "450 ms"), (0.9999, "1.0 s"), (3.21, "3.2 s"), (9.96, "10 s"), (99, "99 s"),
+    [(-1, "0 ms"), (0, "0 ms"), (0.000004, "0 ms"), (0.00004, "0.04 ms"), (0.0066, "6.6 ms"), (0.45, "450 ms"),
+     (0.9999, "1.0 s"), (3.21, "3.2 s"), (9.96, "10 s"), (99, "99 s"),
      (100, "2 min"), (2400, "40 min"), (7200, "2 h"), (86400, "24 h"), (172800, "2 d")],
 )  # fmt: skip
 def test_a_span_is_two_words(seconds: float, words: str) -> None:

@@ -121,21 +121,17 @@ def resubmit(
     """
     from contextlib import closing
 
-    from db.money import usd
     from router import show, stuck
     from router.opening import open_store
 
     with closing(open_store()) as store:
         row = _find(store, batch)
-        found = stuck.cost_of_resubmit(store, row["id"])
-    risk = f"up to {show.money(usd(found.at_risk_nano))}" if found.at_risk_nano else "they"
-    _agree(f"{found.jobs:,} jobs are sent again: {risk} may be paid twice", yes=yes)
+        asked = stuck.twice(store, row["id"])
+    _agree(asked, yes=yes)
     result = stuck.resubmit(row["id"])
     if json:
         show.data(result)
-    there = {True: "; it is cancelled at the provider", None: ""}
-    told = there.get(result["cancelled"], "; the provider could not be told to stop it")
-    show.say(f"{result['jobs_queued']:,} jobs queued: {risk} may be paid twice{told}")
+    show.say(stuck.said(result))
 
 
 def _agree(what: str, *, yes: bool) -> None:

@@ -38,23 +38,13 @@ def migrate(json: Json = False) -> None:
 
       shunter db migrate
     """
-    from contextlib import closing
-
-    from db.engine import connect
-    from db.migrations import migrate, version
     from router import show
-    from router.opening import place
-    from router.settings import load
+    from router.figures import count
+    from router.opening import bring_up
 
-    url = load().database_url
-    with closing(connect(url)) as store:
-        applied = migrate(store)
-        with store.read() as connection:
-            schema = version(connection)
-    if json:
-        show.data({"path": place(url), "schema": schema, "applied": applied})
-    else:
-        show.say(f"{place(url)}: schema {schema}, {applied or 'no'} migration{'' if applied == 1 else 's'} applied")
+    view = bring_up()
+    told = f"{view['path']}: schema {view['schema']}, {count(view['applied'], 'migration')} applied"
+    show.data(view) if json else show.say(told)
 
 
 @app.command()
@@ -100,21 +90,9 @@ def reprice(
 
       shunter db reprice --since 2026-10-01 --prices negotiated.toml --yes
     """
-    from contextlib import closing
-    from datetime import UTC, datetime
-
     from router import auditing, show
-    from router.opening import open_store
-    from router.price_table import read
-    from router.repricing import reprice
-    from router.settings import load
-    from router.when import moment
 
-    settings, now = load(), datetime.now(UTC)
-    table = read(prices.expanduser()) if prices else settings.prices
-    start, end = moment(since, now, past=True), moment(until, now, past=True) if until else None
-    with closing(open_store()) as store:
-        view = reprice(store, settings.endpoints, table, start, end, now, write=yes).view()
+    view = auditing.reprice(since, until, prices, write=yes)
     show.data(view) if json else auditing.repriced(view)
 
 

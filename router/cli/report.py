@@ -109,6 +109,8 @@ def reconcile(
 ) -> None:
     """A provider's bill against the ledger, line by line: what is missing, doubled, different. Exits 1 if any is.
 
+    Every line of --bill is held against the time that it is of itself.
+
     Without --bill each batch sent since then is held against the usage that its provider shows for it.
 
     Examples:
@@ -120,11 +122,10 @@ def reconcile(
     from datetime import UTC, datetime
 
     from router import auditing, reconciling, show
-    from router.when import moment
+    from router.when import period
 
-    now = datetime.now(UTC)
-    times = moment(since or "30d", now, past=True), moment(until, now, past=True) if until else now
-    found = reconciling.of_file(bill.expanduser()) if bill else reconciling.of_batches(*times)
+    start, end = period(since, until, datetime.now(UTC))
+    found = reconciling.of_file(bill.expanduser()) if bill else reconciling.of_batches(start, end)
     show.data(found.view()) if json else auditing.reconciled(found.view())
     raise typer.Exit(0 if found.agrees else 1)
 
@@ -138,12 +139,12 @@ def _report(kind: str, by: str, since: str | None, until: str | None, zone: str,
     from jobs.errors import UsageError
     from router import show
     from router.opening import open_store
-    from router.when import moment, zone_of
+    from router.when import period, zone_of
 
     if plot + csv + json > 1:
         raise UsageError("--plot, --csv and --json are three ways to see a report; write one of them")
-    now, words, named = datetime.now(UTC), _words(by), zone_of(zone)
-    start, end = (moment(text, now, past=True) if text else None for text in (since, until))
+    words, named = _words(by), zone_of(zone)
+    start, end = period(since, until, datetime.now(UTC))
     with closing(open_store()) as store:
         value = getattr(reports, kind)(store, words, start, end, named)
     if json:

@@ -4,7 +4,6 @@ Rows of batches count their tokens and their money; how long one took says nothi
 """
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.metrics import Meter
@@ -12,18 +11,18 @@ from opentelemetry.metrics import Meter
 from db.ledger import Charge
 from db.money import NANO
 from db.states import Lane
-from jobs.observing import AttemptEnded, AttemptSent, Event, RequestDone, RowsEnded
+from jobs.observing import AttemptEnded, AttemptSent, RequestDone, RowsEnded
 from router.telemetry import words
+from router.telemetry.telling import Teller
 from router.telemetry.words import Attributes
 
 # As the conventions have them.
 _TOKENS = [4**n for n in range(14)]
 _SECONDS = [0.01 * 2**n for n in range(14)]
 _HTTP = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
-_SERVER_ERROR = 500
 
 
-class Meters:
+class Meters(Teller):
     """Counts what happens."""
 
     def __init__(self, meter: Meter) -> None:
@@ -43,17 +42,12 @@ class Meters:
         self._attempts = meter.create_counter("shunter.attempts", "{attempt}", "Attempts that have ended.")
         self._cost = meter.create_counter("shunter.cost", "USD", "What attempts cost, where that is known.")
         self._addresses: dict[str, str] = {}  # of providers
-        self._tellers: dict[type, Callable[[Any], None]] = {
+        super().__init__({
             AttemptSent: self._sent,
             AttemptEnded: self._ended,
             RowsEnded: self._rows,
             RequestDone: self._done,
-        }
-
-    def __call__(self, event: Event) -> None:
-        """Count it."""
-        if teller := self._tellers.get(type(event)):
-            teller(event)
+        })  # fmt: skip
 
     def _sent(self, sent: AttemptSent) -> None:
         self._addresses[sent.claim.provider] = sent.address
@@ -61,7 +55,8 @@ class Meters:
     def _ended(self, event: AttemptEnded) -> None:
         claim, charge = event.claim, event.ended.charge
         address = self._addresses.get(claim.provider, "")
-        known = words.call(claim.provider, claim.model, address) | _served(charge) | {"shunter.lane": claim.lane}
+        known = words.call(claim.provider, claim.model, address) | {"shunter.lane": claim.lane}
+        known |= words.answering(claim.model, charge)
         self._use(charge, known)
         self._attempts.add(1, known | _wrong(charge) | {"shunter.state": charge.state.value})
         if charge.cost_nano is not None:
@@ -78,7 +73,7 @@ class Meters:
         ends: Counter[tuple[str, str]] = Counter()
         for one in event.settled:
             charge = one.charge
-            self._use(charge, plain | _served(charge) if charge.served_model else plain)
+            self._use(charge, plain | words.answering(batch.model, charge))
             ends[charge.state.value, words.failure(charge) or ""] += 1
             if charge.cost_nano is not None:
                 paid[charge.cost_source.value] += charge.cost_nano
@@ -93,19 +88,7 @@ class Meters:
                 self._tokens.record(count, known | {"gen_ai.token.type": kind})
 
     def _done(self, event: RequestDone) -> None:
-        served = event.served
-        known: Attributes = {"http.request.method": served.method, "url.scheme": "http"}
-        if served.route:
-            known["http.route"] = served.route
-        if served.status:
-            known["http.response.status_code"] = served.status
-        if served.status >= _SERVER_ERROR:
-            known["error.type"] = str(served.status)
-        self._served.record(served.ms / 1000, known)
-
-
-def _served(charge: Charge) -> Attributes:
-    return {"gen_ai.response.model": charge.served_model} if charge.served_model else {}
+        self._served.record(event.served.ms / 1000, words.served(event.served))
 
 
 def _wrong(charge: Charge) -> Attributes:

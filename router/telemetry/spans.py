@@ -2,7 +2,6 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from contextvars import Token
 from datetime import datetime
 from threading import Lock
@@ -20,7 +19,6 @@ from jobs.observing import (
     AttemptEnded,
     AttemptSent,
     BatchMoved,
-    Event,
     JobAccepted,
     JobLeft,
     RequestBegan,
@@ -29,9 +27,9 @@ from jobs.observing import (
 )
 from router.imported import Imported
 from router.telemetry import words
+from router.telemetry.telling import Teller
 
 _MOST = 10_000  # spans that wait for their end: of those that never come to one the oldest are let go
-_SERVER_ERROR = 500
 _MS = 1_000_000  # nanoseconds
 
 
@@ -59,13 +57,13 @@ class Open:
             return self._kept.pop(key, None)
 
 
-class Spans:
+class Spans(Teller):
     """Makes them of what happens. `content`: with what was asked and answered."""
 
     def __init__(self, tracer: Tracer, *, content: bool = False) -> None:
         self._tracer, self._content = tracer, content
         self._classes, self._jobs, self._attempts, self._imports = Open(), Open(), Open(), Open()
-        self._tellers: dict[type, Callable[[Any], None]] = {
+        super().__init__({
             JobAccepted: self._accepted,
             AttemptSent: self._sent,
             AttemptEnded: self._ended,
@@ -74,12 +72,7 @@ class Spans:
             BatchMoved: self._moved,
             RequestBegan: self._began,
             RequestDone: self._done,
-        }
-
-    def __call__(self, event: Event) -> None:
-        """Begin a span, or end one."""
-        if teller := self._tellers.get(type(event)):
-            teller(event)
+        })  # fmt: skip
 
     # ---- jobs and their attempts ----
 
@@ -110,7 +103,7 @@ class Spans:
         result = getattr(ending, "result", None)
         span, began = self._attempts.take((claim.job_id, claim.n)) or (None, 0)
         if span is not None:
-            span.set_attributes(words.answered(charge, result))
+            span.set_attributes(words.answered(claim.model, charge, result))
             if charge.first_token_ms is not None and claim.lane == Lane.STREAM:
                 span.set_attribute("gen_ai.response.time_to_first_chunk", charge.first_token_ms / 1000)
             if self._content:
@@ -169,8 +162,7 @@ class Spans:
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
         caller = propagate.extract(carrier, context.Context())
         served = event.served
-        known = {"http.request.method": served.method, "url.scheme": "http"}
-        span = self._tracer.start_span(served.method, caller, SpanKind.SERVER, attributes=known)
+        span = self._tracer.start_span(served.method, caller, SpanKind.SERVER, attributes=words.served(served))
         served.notes["span"] = span, context.attach(trace.set_span_in_context(span, caller))
 
     def _done(self, event: RequestDone) -> None:
@@ -182,12 +174,10 @@ class Spans:
         context.detach(token)
         if served.route:
             span.update_name(f"{served.method} {served.route}")
-            span.set_attribute("http.route", served.route)
         if served.job_id:
             span.set_attribute("shunter.job.id", served.job_id)
-        if served.status:
-            span.set_attribute("http.response.status_code", served.status)
-        _end(span, str(served.status) if served.status >= _SERVER_ERROR else None, None)
+        span.set_attributes(words.served(served))
+        _end(span, str(served.status) if served.broke else None, None)
 
 
 def _fail(span: Span, code: str) -> None:

@@ -15,6 +15,7 @@ from db.money import NANO
 from db.settle import Text
 from db.states import AttemptState, Lane
 from jobs.chat import Request
+from jobs.observing import Served
 
 Attributes = dict[str, Any]
 
@@ -69,11 +70,16 @@ def failure(charge: Charge) -> str | None:
     return charge.error_code or charge.outcome or charge.state.value
 
 
-def answered(charge: Charge, result: Text | None) -> Attributes:
-    """What an attempt came to."""
+def answering(model: str, charge: Charge) -> Attributes:
+    """The model that answered: the one that was asked, where it gave itself no other name."""
+    named = charge.served_model or (model if charge.state == AttemptState.OK else None)
+    return {"gen_ai.response.model": named} if named else {}
+
+
+def answered(model: str, charge: Charge, result: Text | None) -> Attributes:
+    """What an attempt came to of which this model was asked."""
     found: Attributes = {
         "error.type": failure(charge),
-        "gen_ai.response.model": charge.served_model,
         "gen_ai.response.finish_reasons": _reasons(result),
         "gen_ai.usage.input_tokens": charge.input_tokens,
         "gen_ai.usage.output_tokens": charge.output_tokens,
@@ -85,6 +91,7 @@ def answered(charge: Charge, result: Text | None) -> Attributes:
         "shunter.state": charge.state.value,
         "shunter.served_tier": charge.tier,
         "shunter.request_id": charge.request_id,
+        **answering(model, charge),
         **money(charge),
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -96,6 +103,18 @@ def money(charge: Charge) -> Attributes:
         return {"shunter.cost_usd": charge.cost_nano / NANO, "shunter.cost_known": charge.cost_source.value}
     risk = {} if charge.at_risk_nano is None else {"shunter.at_risk_usd": charge.at_risk_nano / NANO}
     return {"shunter.cost_known": charge.cost_source.value} | risk
+
+
+def served(request: Served) -> Attributes:
+    """A request to the gateway, as far as it has come."""
+    found: Attributes = {"http.request.method": request.method, "url.scheme": "http"}
+    if request.route:
+        found["http.route"] = request.route
+    if request.status:
+        found["http.response.status_code"] = request.status
+    if request.broke:
+        found["error.type"] = str(request.status)
+    return found
 
 
 def _reasons(result: Text | None) -> list[str] | None:
