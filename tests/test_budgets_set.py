@@ -121,11 +121,19 @@ def test_calls_that_no_budget_pays_for_take_nothing_of_a_providers_limit(store: 
 
 
 def statements(store: Store, work: Callable[[], object]) -> list[str]:
+    """What is said to the database: to SQLite's driver, past SQLAlchemy, too."""
     seen: list[str] = []
 
     def told(_: Any, __: Any, text: str, *___: Any) -> None:
         seen.append(text)
 
+    if store.path:
+        with store.write() as connection:
+            driver: Any = connection.connection.driver_connection
+        driver.set_trace_callback(seen.append)
+        work()
+        driver.set_trace_callback(None)
+        return seen
     event.listen(store._engine, "before_cursor_execute", told)
     work()
     event.remove(store._engine, "before_cursor_execute", told)

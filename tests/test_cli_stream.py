@@ -16,7 +16,9 @@ from db import lookup
 from db.engine import Store
 from jobs.sandbox.server import Sandbox, running
 from jobs.sandbox.settings import SandboxSettings
+from router.when import span
 from tests.commands import Shell
+from tests.lanes import rows
 from tests.screens import Start, Terminal, starting, terminal, until
 
 LONG = "Explain in 900 words how a railway signal works."
@@ -173,7 +175,8 @@ def test_the_status_line_stays_beside_a_file(
     assert (tmp_path / "out.txt").read_text() == f"{job(store)['text']}\n"
     assert re.search(r"stream · gpt-6-luna · \d+ tokens · \d+/s", screen.read())
     ended, which = screen.screen.lines
-    assert re.fullmatch(r"stream · first token \d+ ms · 50 tokens at \d+/s · \$0\.0\d+", ended)
+    [(first_ms,)] = rows(store, "SELECT first_token_ms FROM attempt")
+    assert re.fullmatch(rf"stream · first token {span(first_ms / 1000)} · 50 tokens at \d+/s · \$0\.0\d+", ended)
     assert which == f"job {job(store)['id']}"
 
 
