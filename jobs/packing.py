@@ -1,6 +1,5 @@
 """The batch lane's first step: due jobs become batches, where the provider takes any."""
 
-import asyncio
 from dataclasses import replace
 
 from db import facts, headroom, packing, plans
@@ -9,7 +8,6 @@ from db.ids import new_id
 from db.packing import Room, Waiting
 from jobs.context import Context
 from jobs.observing import BatchPacked, JobsStepped
-from jobs.providers import BATCH_LIMITS
 
 _ROOM = 0.75  # of a provider's bytes, for bodies: the rest is for custom_ids, escapes and what wraps each row
 
@@ -45,15 +43,12 @@ async def pack(context: Context, *, window_open: bool = True) -> int:
             moved += left
             continue
         async with context.whole_file:
-            # Importing an SDK takes a second: it is there when the rows are packed.
-            loading = asyncio.to_thread(context.batch_provider, group.provider)
-            packed, _ = await asyncio.gather(context.db(_pack, context, group), loading)
-            moved += packed
+            moved += await context.db(_pack, context, group)
     return moved
 
 
 def _pack(store: Store, context: Context, group: Waiting) -> int:
-    limits = BATCH_LIMITS[group.provider]
+    limits = context.batch_provider(group.provider).limits
     base_url, now = context.endpoint(group.provider).base_url, context.clock.now()
     room = Room(limits.rows, int(limits.bytes * _ROOM))
     if head := headroom.left(store, group.provider, base_url, group.model, now):

@@ -71,6 +71,7 @@ class BatchLimits:
 
     rows: int
     bytes: int
+    one_model: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ class BatchProvider(Protocol):
     """A provider's Batch API. POSTs are never retried inside; Transient(maybe_billed=True) is an unclear answer."""
 
     endpoint: Endpoint
+    limits: BatchLimits
     has_files: bool  # rows are uploaded as a file first
     post_seconds: float  # bounds an upload and a create
 
@@ -226,10 +228,6 @@ PROVIDERS: dict[str, Callable[[Endpoint], Provider]] = {
 BATCH_PROVIDERS: dict[str, Callable[[Endpoint], BatchProvider]] = {
     "openai": _on_demand("openai_batch", "OpenAIBatches"),
     "anthropic": _on_demand("anthropic_batch", "AnthropicBatches"),
-}
-BATCH_LIMITS = {  # what the documentation says, less some head-room
-    "openai": BatchLimits(rows=50_000, bytes=190_000_000),  # 200 MB
-    "anthropic": BatchLimits(rows=100_000, bytes=240_000_000),  # 256 MB
 }
 BACKGROUND_PROVIDERS: dict[str, Callable[[Endpoint], BatchProvider]] = {
     "openai": _on_demand("openai_background", "OpenAIBackground"),

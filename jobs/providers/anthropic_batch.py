@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from jobs.chat import Request
 from jobs.errors import CallError, Permanent
-from jobs.providers import Endpoint, Remote, RemoteFile, Row, Ticket
+from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket
 from jobs.providers.answers import count, decode, encode, error_of
 from jobs.providers.anthropic import PATH, client
 from jobs.providers.anthropic_params import params_of
@@ -26,6 +26,7 @@ COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 class AnthropicBatches:
     """A BatchProvider. `post_seconds` bounds a create; keep it below the batch lane's grace."""
 
+    limits = BatchLimits(rows=100_000, bytes=240_000_000, one_model=False)  # 256 MB, less some head-room
     has_files = False
 
     def __init__(self, endpoint: Endpoint) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from jobs.chat import Answer, Outcome, Request
 from jobs.errors import CallError, Permanent
-from jobs.providers import Endpoint, Remote, RemoteFile, Row, Ticket
+from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket
 from jobs.providers.answers import decode, encode, error_of, text_of
 from jobs.providers.background_params import why_not
 from jobs.providers.connection import Connection
@@ -31,6 +31,7 @@ class OpenAIBackground:
     There is no list of responses, so an unclear create cannot be looked up: `find` finds nothing.
     """
 
+    limits = BatchLimits(rows=1, bytes=190_000_000, one_model=True)
     has_files = False
 
     def __init__(self, endpoint: Endpoint) -> None:

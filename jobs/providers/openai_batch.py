@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from jobs.chat import Outcome
 from jobs.errors import CallError, Permanent
-from jobs.providers import Endpoint, Remote, RemoteFile, Row, Ticket, named_line
+from jobs.providers import BatchLimits, Endpoint, Remote, RemoteFile, Row, Ticket, named_line
 from jobs.providers.answers import Head, count, decode, encode, error_of
 from jobs.providers.connection import Connection
 from jobs.providers.failures import lasting
@@ -27,6 +27,7 @@ TERMINAL = frozenset({"completed", "failed", "expired", "cancelled"})  # any oth
 class OpenAIBatches:
     """A BatchProvider. `post_seconds` bounds an upload and a create; keep it below the batch lane's grace."""
 
+    limits = BatchLimits(rows=50_000, bytes=190_000_000, one_model=True)  # 200 MB, less some head-room
     has_files = True
 
     def __init__(self, endpoint: Endpoint) -> None:

@@ -1,6 +1,5 @@
 """The jobs that run in this server, and whoever reads them: readers come and go, and none of them holds up a job."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -87,13 +86,7 @@ class Runs:
     async def start(self, request: Request, wish: Wish) -> Seat:
         """Accept the request; it runs here when somebody waits for it, unless its key was used before."""
         started = await self.router.accept(request, wish)
-        seat = Seat(self, started.job_id, self._carry(started), started.decision)
-        try:
-            await asyncio.sleep(0)  # the call goes out first, and what its answer needs is got ready meanwhile
-        except asyncio.CancelledError:
-            await seat.leave()
-            raise
-        return seat
+        return Seat(self, started.job_id, self._carry(started), started.decision)
 
     def _carry(self, started: Started) -> Here | None:
         if started.claim is None:
