@@ -56,16 +56,11 @@ class Ready(NamedTuple):
         return Started(self.job.id, self.decided.decision, claim)
 
 
-def start(router: "Router", request: Request, wish: Wish) -> Started:
-    """Decide and record it. Refused when the policy, a cap or a budget says no."""
-    [started] = start_all(router, [Asked(request, wish)])
-    if isinstance(started, Exception):
-        raise started
-    return started
-
-
 def start_all(router: "Router", asked: Sequence[Asked]) -> Sequence[Started | Exception]:
-    """The same for requests that came at the same time, which are recorded in one transaction where that can be."""
+    """Decide and record requests that came at the same time, in one transaction where that can be.
+
+    What came of each: Refused when the policy, a cap or a budget says no.
+    """
     now = router.clock.now()
     ready = each(lambda one: _ready(router, *one, now), asked)
     here = [one for one in ready if isinstance(one, Ready) and one.here]
@@ -80,9 +75,7 @@ def start_all(router: "Router", asked: Sequence[Asked]) -> Sequence[Started | Ex
 
 def _ready(router: "Router", request: Request, wish: Wish, now: datetime) -> Ready | Started:
     request, facts = router.routed(request, wish, now)
-    decision = router.decide(facts, now)
-    if wish.shown and decision.lane is Lane.SYNC:
-        decision = _shown(router.decide(facts._replace(lane_asked=Lane.STREAM), now), facts)
+    decision = router.decide(facts, now, shown=wish.shown)
     decided = Decided.of(decision, facts, now)
     wish.check(decision)
     router.context().endpoint(facts.provider)  # a missing key is said first
@@ -102,7 +95,7 @@ def _tell(router: "Router", ready: Ready, started: Started) -> None:
     router.context().tell(JobAccepted(job.id, *kind, runs_here=started.claim is not None))
 
 
-def _shown(decision: Decision, facts: Facts) -> Decision:
+def shown(decision: Decision, facts: Facts) -> Decision:
     """The decision in words of its own: nobody asked for a lane."""
     tell = decision.tell
     return replace(decision, tell=lambda: tell()._replace(reason=reason.shown(facts)))

@@ -32,7 +32,7 @@ from router import accepting, estimate, settings
 from router.answers import Answers
 from router.decided import Started, Wish
 from router.decision import Decision, Facts
-from router.estimate import Size
+from router.estimate import Estimates, Size
 from router.finish import Finish
 from router.opening import is_there
 from router.policy import changes, decide, seconds_left
@@ -104,8 +104,14 @@ class Router:
             found["spent_today_usd"] = self._spent_today_usd(now)
         return found
 
-    def decide(self, facts: Facts, now: datetime) -> Decision:
-        """The decision on these facts at this time."""
+    def decide(self, facts: Facts, now: datetime, *, shown: bool = False) -> Decision:
+        """The decision on these facts at this time; `shown`: somebody watches, and a plain call becomes a stream."""
+        decision = decide(facts, estimates := self._estimates(facts, now), self.policy, now)
+        if shown and decision.lane is Lane.SYNC:
+            return accepting.shown(decide(facts._replace(lane_asked=Lane.STREAM), estimates, self.policy, now), facts)
+        return decision
+
+    def _estimates(self, facts: Facts, now: datetime) -> Estimates:
         endpoint = self.settings.endpoints.get(facts.provider)
         own = endpoint is None or endpoint.own
         # Corrected here, and kept as it was estimated: or corrections would be learned from corrections.
@@ -116,7 +122,7 @@ class Router:
             where: dict[str, Any] = {"model": facts.model, "provider": facts.provider, "own": own, "at": now}
             return pricing.price(usage, lane=lane, tier=tier, table=self.settings.prices, **where).nano
 
-        estimates = estimate.estimate(
+        return estimate.estimate(
             size,
             cost=cost,
             times=self.policy.priors.times(size) if facts.waits else self.finish.times(facts, size, now),
@@ -126,7 +132,6 @@ class Router:
             with_fast=self.policy.has_fast,
             batch_wait_s=0.0 if facts.waits else self.batch_wait_s(now),
         )
-        return decide(facts, estimates, self.policy, now)
 
     def batch_wait_s(self, now: datetime) -> float:
         """Seconds until bulk work may be submitted, by the window that the worker keeps in the database."""
@@ -183,9 +188,7 @@ class Router:
 
     @cached_property
     def _remembered(self) -> dict[str, bool]:
-        urls = [endpoint.base_url for endpoint in self.settings.endpoints.values()]
-        if not self.exists():
-            return {}
+        urls = [endpoint.base_url for endpoint in self.settings.endpoints.values()] if self.exists() else []
         found = {url: kept.get(self.store, f"batch_api {url}") for url in urls}
         return {url: value == "yes" for url, value in found.items() if value is not None}
 
@@ -232,12 +235,8 @@ class Router:
             async for event in events:
                 yield event
 
-    def start(self, request: Request, wish: Wish) -> Started:
-        """Decide and record one request: leased to this process when it runs at once, else queued."""
-        return accepting.start(self, request, wish)
-
     async def accept(self, request: Request, wish: Wish) -> Started:
-        """The same off the event loop, in one transaction with all that come meanwhile; left when it is cancelled."""
+        """Decide and record it, in one transaction with all that come meanwhile: leased to this process, or queued."""
         if not request.interactive:
             await self.learn(provider_of(request.model, self.settings.endpoints))
         starting = self._starting(accepting.Asked(request, wish), small=accepting.is_small(request))
