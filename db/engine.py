@@ -111,6 +111,10 @@ class Store:
             kind = StoreAway if passing(error) else StoreError
             raise kind(f"database {self.url} {text}") from error
 
+    def untidy(self) -> bool:
+        """Whether `tidied` has anything to do; quickly said."""
+        return self._turns is not None and self._turns.untidy()
+
     def tidied(self) -> None:
         """After writes that were hurried, or went past `write`, out of their turn: keep SQLite's log from growing."""
         if self._turns:

@@ -71,9 +71,14 @@ class Turns:
         finally:
             self._hurried.now = False
 
+    def untidy(self) -> bool:
+        """Whether the log has grown large; quickly said."""
+        return self._log.due()
+
     def tidied(self) -> None:
         """After a write: keep the log from growing without bound."""
         if self._log.due():
+            self._log.sync()
             with self.lock:
                 self._log.look()
 

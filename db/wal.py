@@ -30,15 +30,18 @@ class Checkpointer:
         self._both: tuple[sqlite3.Connection, sqlite3.Connection] | None = None
 
     def due(self) -> bool:
-        """Whether the log has grown large; then it is on the disk, for `look` to be short."""
+        """Whether the log has grown large."""
         size = self._size()
         if size < self._next:
             if self._next > _LARGE and size < self._next - _LARGE:
                 self._next = _LARGE  # it was started anew, and cut
             return False
+        return True
+
+    def sync(self) -> None:
+        """Have the log on the disk, so that `look` is short; out of the turn of writers."""
         with suppress(OSError), open(self._log, "rb") as log:  # SQLite has no locks on it, which closing it would drop
             os.fsync(log.fileno())
-        return True
 
     def _size(self) -> int:
         try:

@@ -175,15 +175,20 @@ class Context:
         while True:
             await asyncio.sleep(min(stopping.LOOK_S, self.lease_s / 3))
             with suppress(Exception):  # a busy database now is no reason to give up leases that are still good
-                await self.db(Store.tidied)
+                if self.store.untidy():
+                    await self.db(Store.tidied)
                 if self.running:
-                    await self.running.stop(await self.db(wishes.wanted, self.owner))
+                    await self.running.stop(await self._wanted())
                 if monotonic() - renewed < self.lease_s / 3:
                     continue
                 renewed = monotonic()
                 await self.pay()
                 await self.learn()
                 await self.db(queue.renew, self.owner, self.until())
+
+    async def _wanted(self) -> list[str]:
+        """The jobs that somebody wants stopped: one small read, which needs no thread where it cannot wait."""
+        return wishes.wanted(self.store, self.owner) if self.store.path else await self.db(wishes.wanted, self.owner)
 
     async def pay(self) -> None:
         """Settle what the database could not take: until then the lease would be renewed for nobody."""

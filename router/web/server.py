@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from router.web.tokens import installed
 
 HEAD_S = 15.0  # a connection whose first request's head does not come within this is closed
 IDLE_S = 75.0  # between two requests
+TURN_S = 0.001  # that a thread at work may keep the event loop waiting; Python's own 5 ms were in every slow answer
 DRAIN_S = 2.0  # what is still coming on a connection that was told off is let come, lest it wipe out what it was told
 LEAVE_S = 10.0  # streams have this long to end, once the server is told to stop
 MOST = 4096  # connections and requests at once; more are told to come back
@@ -110,6 +112,7 @@ def serve(router: Router, *, host: str, port: int, names: Collection[str], say: 
         )
     token, path, made = installed(router.settings.folder.parent)
     app = create_app(router, token=token, names=names)
+    sys.setswitchinterval(TURN_S)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
