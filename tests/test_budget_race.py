@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PROCESSES, THREADS, JOBS, LIMIT = 4, 64, 240, 30_000
 
 # Each thread claims a few jobs and settles them, until nothing more fits. It expects 10 and may get as much as 370.
+# Some answers are lost by chance, and those of every fortieth job in any case.
 _WORKER = """
 import json, random, sys, threading
 from datetime import timedelta
@@ -39,7 +40,7 @@ def race(number):
         for claim in claims:
             top = 130 + 10 * (len(claim.body) % 25)
             drawn = dice.random()
-            ends.append(lost(claim, Failed("cut", "cut")) if drawn < 0.02 else
+            ends.append(lost(claim, Failed("cut", "cut")) if drawn < 0.02 or not len(claim.body) % 40 else
                         paid(claim, top if drawn < 0.6 else dice.randint(0, top)))
         settle.settle(store, ends, at)
         if not claims:
