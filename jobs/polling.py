@@ -15,6 +15,7 @@ from jobs.providers import Remote
 KEY = (401, 403)  # statuses that speak of the key, not of the batch
 _KEY_S = 60.0  # before the same key is tried again
 _FIRST_POLL_S, _LAST_POLL_S = 0.5, 300.0
+_NEXT_POLL_S = 0.1  # at the earliest, to a young batch whose rows get done
 _CANCELLING = ("cancelling", "canceling")
 _LOST_S = 3600.0  # past its end or its cancel, after which a provider that shows no end has forgotten the batch
 FULL_S, LONGEST_FULL_S = 60.0, 1800.0  # before the same file is sent again: doubled each time
@@ -152,4 +153,4 @@ def poll_pause(age_s: float, done: float = 0.0) -> float:
     One whose rows are `done` to this share is seen again when the others should be; its end may still be long to come.
     """
     rest = age_s * (1 - done) / done if done else age_s / 2
-    return min(max(min(rest, age_s / 2), age_s / 20, _FIRST_POLL_S), _LAST_POLL_S)
+    return min(max(min(rest, age_s / 2), age_s / 20, _NEXT_POLL_S if done else _FIRST_POLL_S), _LAST_POLL_S)
