@@ -273,7 +273,7 @@ class Nursery:
 def main() -> None:
     for module in LOADED:
         import_module(module)
-    import_module("jobs.providers.connection").transport()
+    import_module("jobs.providers.connection").transport("https://api.openai.com")
     nursery = Nursery()
     nursery.serve()
     for pid in nursery.numbers:

@@ -102,7 +102,7 @@ async def through_sdk(
     """What the raw SDK raised, and what the accumulator makes of the SDK's own events and of that error."""
     wire, raised = form.accumulator(choices), None
     async with _url(script) as url:
-        client = form.client(url + form.base, KEY, transport()).with_options(
+        client = form.client(url + form.base, KEY, transport(url)).with_options(
             timeout=httpx2.Timeout(seconds, connect=5.0)
         )
         try:

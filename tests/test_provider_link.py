@@ -40,7 +40,7 @@ async def resets(peer: Peer) -> None:
 
 async def opened(url: str, watch: Stopwatch | None = None) -> Link:
     origin = Origin("127.0.0.1", int(url.rpartition(":")[2]), tls=False)
-    return await Link.open(origin, ssl.create_default_context(), 5.0, watch)
+    return await Link.open(origin, ssl.create_default_context, 5.0, watch)
 
 
 async def whole(one: Link, seconds: float | None = 5.0) -> bytes:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import Any
 
 import httpx2
@@ -98,7 +100,7 @@ def test_what_is_not_used_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "IDLE_S", 0.05)
 
     async def work() -> None:
-        made = Pool(httpx2.create_ssl_context())
+        made = Pool(httpx2.create_ssl_context)
         async with serving(slow) as server, httpx2.AsyncClient(transport=made) as client:
             await asyncio.gather(*(client.post(server.url, content=b"{}") for _ in range(3)))
             assert len(made._free) == 3
@@ -112,7 +114,7 @@ def test_what_is_not_used_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_body_that_is_let_go_after_the_end_takes_its_connection_along() -> None:
     async def work() -> int:
-        made = Pool(httpx2.create_ssl_context())
+        made = Pool(httpx2.create_ssl_context)
         async with serving(reply(ANSWER)) as server:
             client = httpx2.AsyncClient(transport=made)
             late = await client.send(client.build_request("POST", server.url, content=b"{}"), stream=True)
@@ -124,8 +126,22 @@ def test_a_body_that_is_let_go_after_the_end_takes_its_connection_along() -> Non
     assert asyncio.run(work()) == 0
 
 
+def test_the_trust_store_is_read_at_once_where_calls_will_need_it_and_only_there() -> None:
+    script = "; ".join((
+        "import sys",
+        "from jobs.providers import connection",
+        "connection.transport(sys.argv[1])",
+        "print(connection._trust.cache_info().currsize)",
+    ))  # fmt: skip
+    read = {
+        url: subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, check=True).stdout
+        for url in ("https://api.example.com/v1", "http://127.0.0.1:9/v1")
+    }
+    assert [int(said) for said in read.values()] == [1, 0]
+
+
 def test_behind_a_proxy_the_library_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    direct: dict[str, Any] = transport()
+    direct: dict[str, Any] = transport("https://api.example.com")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    proxied: dict[str, Any] = transport()
+    proxied: dict[str, Any] = transport("https://api.example.com")
     assert ("transport" in direct, "transport" in proxied) == (True, False)

@@ -31,19 +31,21 @@ Make = Callable[
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """Reading the trust store costs more than all the rest of a client."""
+    """Reading the trust store takes 3 MB and more time than all the rest of a client."""
     context = httpx2.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def transport() -> dict[str, Any]:
-    """What every SDK client's HTTP client is made with; its `transport` is ours where no proxy is in the way."""
+def transport(base_url: str) -> dict[str, Any]:
+    """What an SDK client's HTTP client is made with; its `transport` is ours where no proxy is in the way."""
     # No redirects: the SDKs would send a paid request on, and round in circles.
     made: dict[str, Any] = {"follow_redirects": False}
     if getproxies().keys() & {"http", "https", "all"}:  # only httpx2 itself knows which address goes through one
         return made | {"verify": _trust(), "limits": LIMITS, "event_hooks": {"request": [_timed]}}
-    return made | {"transport": Pool(_trust(), _watch.get)}
+    if base_url.startswith("https:"):
+        _trust()  # now, and not while the first call waits
+    return made | {"transport": Pool(_trust, _watch.get)}
 
 
 _watch: ContextVar[Stopwatch | None] = ContextVar("watch", default=None)
@@ -112,8 +114,9 @@ class Connection:
         if client is None:
             key = self._checked_key()
             try:
-                http = transport()
-                sdk = self._make(self.endpoint.base_url.rstrip("/"), key, http)
+                base_url = self.endpoint.base_url.rstrip("/")
+                http = transport(base_url)
+                sdk = self._make(base_url, key, http)
             except Exception as error:
                 raise failure(error, self.place(), sent=False) from None
             client = self._clients[loop] = _Client(sdk, http.get("transport"))

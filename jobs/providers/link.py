@@ -8,7 +8,7 @@ import re
 import select
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httptools
@@ -76,16 +76,20 @@ class Link(asyncio.Protocol):
 
     @classmethod
     async def open(
-        cls, origin: Origin, trust: ssl.SSLContext, seconds: float | None, watch: Stopwatch | None = None
+        cls,
+        origin: Origin,
+        trust: Callable[[], ssl.SSLContext],
+        seconds: float | None,
+        watch: Stopwatch | None = None,
     ) -> "Link":
-        """A new connection; httpx2.ConnectError, or ConnectTimeout after so many seconds."""
+        """A new connection; httpx2.ConnectError, or ConnectTimeout after so many seconds. Only TLS asks for `trust`."""
         if watch is not None:
             watch.connecting()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
                 transport, link = await loop.create_connection(
-                    lambda: cls(origin), origin.host, origin.port, ssl=trust if origin.tls else None
+                    lambda: cls(origin), origin.host, origin.port, ssl=trust() if origin.tls else None
                 )
         except TimeoutError:
             raise httpx2.ConnectTimeout(f"no connection within {seconds} s") from None

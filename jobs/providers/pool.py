@@ -34,9 +34,11 @@ def target_of(request: httpx2.Request) -> Target:
 
 
 class Pool(httpx2.AsyncBaseTransport):
-    """A transport of httpx2's; `watch` says whose stopwatch is to hear of a call."""
+    """A transport of httpx2's; `trust` checks certificates, `watch` says whose stopwatch is to hear of a call."""
 
-    def __init__(self, trust: ssl.SSLContext, watch: Callable[[], Stopwatch | None] = lambda: None) -> None:
+    def __init__(
+        self, trust: Callable[[], ssl.SSLContext], watch: Callable[[], Stopwatch | None] = lambda: None
+    ) -> None:
         self._trust = trust
         self._watch = watch
         self._room = asyncio.Semaphore(MOST)
