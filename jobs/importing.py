@@ -47,14 +47,15 @@ async def import_rows(context: Context, batch: Batch) -> None:
 async def _import(context: Context, batch: Batch, remote: Remote) -> int:
     """How many of its rows were answered; a file may also hold rows of somebody else, or a row twice.
 
-    One page after the other: writing one while the next is decoded costs more, since both want the interpreter.
+    One page after the other, and by one thread where it can be: two hand the interpreter to and fro at each statement.
     """
     answered, last, learned = 0, ("", 0), 0
     judged = await context.db(batch_rows.any_judged, batch.id)
     with collector.seldom():
         async for rows in pages(context.batch_provider(batch.provider).collect(remote, context.folder)):
             settlements, now = await _settlements(context, batch, rows, judged=judged)
-            ours = await context.db(settle.settle_rows, settlements, now, batch.id)
+            ours = await context.promptly(settle.settle_rows, settlements, now, batch.id)
+            await context.tidied()
             context.tell(RowsEnded(batch, ours))
             if learned < _LEARNED:
                 learned += await _learn(context, batch, ours)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from db import facts
 from db.engine import BUSY_MS, Store, StoreBusy
 from jobs.together import Together
-from tests.lanes import rows
+from tests.lanes import World, rows
 
 
 @contextmanager
@@ -64,6 +64,23 @@ def test_after_it_there_is_patience_again(store: Store) -> None:
         late.start()
     late.join()
     assert facts.get(store, "mine") == "late"
+
+
+@pytest.mark.parametrize("other", [another_process, another_thread])
+def test_a_prompt_write_that_must_wait_leaves_the_event_loop_alone(world: World, other: "type[another_thread]") -> None:
+    async def work() -> tuple[bool, str]:
+        context = world.context()
+        with other(world.store):
+            late = asyncio.ensure_future(context.promptly(facts.put, "mine", "late"))
+            await asyncio.sleep(0.05)
+            waits = not late.done()
+        await late
+        here = asyncio.ensure_future(context.promptly(facts.put, "mine", "now"))
+        await asyncio.sleep(0)
+        return waits, "done at once" if here.done() else "in a thread"
+
+    assert asyncio.run(work()) == (True, "done at once")
+    assert facts.get(world.store, "mine") == "now"
 
 
 def test_what_breaks_in_a_hurried_write_is_undone(store: Store) -> None:
