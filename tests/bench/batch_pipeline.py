@@ -2,15 +2,19 @@
 
 The bare loop, of the standard library alone, ingests, shards and imports the same rows and keeps nothing for a crash.
 It runs with the same sandbox, and without one, over the answers that the sandbox gave. The second is what ours is held
-against, less the time in which the sandbox alone works and both would wait.
+against, less the time in which the sandbox alone works and both would wait. From pack is what the batch's own row says,
+from its packing to the end of its import: how long a process starts is shown beside it.
 SHUNTER_BENCH_ROWS=500000 adds a run of so many rows, for its memory and for how the time grows.
 """
 
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -133,6 +137,7 @@ class Round:
 
     submit: Cost
     work: Cost
+    packed: float  # seconds from the packing of its batch to the end of its import
     bare: Cost
     alone: Cost
     waited: float
@@ -142,8 +147,8 @@ class Round:
     def seconds(self) -> dict[str, float]:
         """Of each way through, the sandbox's own time taken out."""
         work, submit = self.work.wall - self.waited, self.submit.wall
-        return {"submit": submit, "pack": work, "both": submit + work, "bare": self.bare.wall - self.waited,
-                "alone": self.alone.wall}  # fmt: skip
+        return {"submit": submit, "pack": self.packed - self.waited, "work": work, "both": submit + work,
+                "bare": self.bare.wall - self.waited, "alone": self.alone.wall}  # fmt: skip
 
 
 class Track:
@@ -157,12 +162,12 @@ class Track:
 
     def round(self) -> Round:
         """All of them in turn, so that a drift of the machine meets all."""
-        submit, work, served = self.ours()
+        submit, work, packed, served = self.ours()
         bare, waited = self.bare()
-        return Round(submit, work, bare, self._bare(str(self.answers)), waited, served)
+        return Round(submit, work, packed, bare, self._bare(str(self.answers)), waited, served)
 
-    def ours(self) -> tuple[Cost, Cost, float]:
-        """Submit and one worker, from an empty database; what came of it is checked."""
+    def ours(self) -> tuple[Cost, Cost, float, float]:
+        """Submit, one worker and its batches, and the sandbox, from an empty database; what came of it is checked."""
         database = fresh(self.folder, "ours")
         costs: list[Cost] = []
 
@@ -174,7 +179,12 @@ class Track:
             self._check(database, billed(url))
 
         seconds = served(use)
-        return costs[0], costs[1], seconds
+        return costs[0], costs[1], self._packed(database), seconds
+
+    def _packed(self, database: str) -> float:
+        with closing(sqlite3.connect(database)) as found:
+            [[packed, imported]] = found.execute("SELECT min(packed_at), max(imported_at) FROM batch")
+        return (datetime.fromisoformat(imported) - datetime.fromisoformat(packed)).total_seconds()
 
     def _check(self, database: str, bill: int) -> None:
         from db.engine import connect
@@ -240,6 +250,8 @@ def main() -> bool:
     describe(rounds)
     times = [one.seconds for one in rounds]
     held = True
+    started = median(one["alone"] / one["work"] for one in times)
+    print(f"       rows/s from the start of the worker's process / of the bare loop: {started:.3g}")
     for name, begin, bound in (("both", "submit", 0.3), ("pack", "pack", 0.7)):
         share = median(one["alone"] / one[name] for one in times)
         held = verdict(f"rows/s from {begin} / of the bare loop", share, bound, at_least=True) and held
@@ -251,7 +263,7 @@ def main() -> bool:
 def grows(seconds: float) -> bool:
     """Many rows once: the same memory, and as much time as so many times the rows may take."""
     with tempfile.TemporaryDirectory() as folder:
-        submit, work, _ = Track(folder, MANY).ours()
+        submit, work, _, _ = Track(folder, MANY).ours()
     print(f"       {MANY:,} rows:", end=" ")
     print(f"submit {submit.wall:.0f} s, {submit.peak_mb:.0f} MB; worker {work.wall:.0f} s, {work.peak_mb:.0f} MB")
     held = verdict("time a row / that of few rows", (submit.wall + work.wall) / seconds / (MANY / ROWS), 1.2)
