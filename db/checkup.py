@@ -1,4 +1,4 @@
-"""What doctor reads besides the account: money at risk, and the workers that share this database. Read only."""
+"""What doctor reads besides the account: money at risk, and who shares this database. Read only."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,9 +46,12 @@ def overdue(store: Store, since: datetime) -> list[str]:
         return list(connection.scalars(found))
 
 
-def workers(store: Store, now: datetime, dead_s: float) -> list[dict[str, Any]]:
-    """Those that have not said goodbye and were not taken over, longest running first; `alive` ones beat lately."""
-    here = WORKER.c.stopped_at.is_(None), WORKER.c.taken_by.is_(None)
+def present(store: Store, kind: str, now: datetime, dead_s: float) -> list[dict[str, Any]]:
+    """Those of the kind that have not said goodbye and were not taken over, longest running first.
+
+    `alive` ones have beaten in the last `dead_s` seconds.
+    """
+    here = WORKER.c.stopped_at.is_(None), WORKER.c.taken_by.is_(None), WORKER.c.kind == kind
     columns = WORKER.c.id, WORKER.c.host, WORKER.c.pid, WORKER.c.started_at, WORKER.c.beat_at
     with store.read() as connection:
         found = connection.execute(select(*columns).where(*here).order_by(WORKER.c.started_at, WORKER.c.pid)).all()

@@ -135,7 +135,8 @@ def _batches(connection: Connection) -> OpenBatches:
 
 
 def _workers(connection: Connection, since: datetime) -> int:
-    query = text("SELECT count(*) FROM worker WHERE stopped_at IS NULL AND taken_by IS NULL AND beat_at >= :since")
+    query = text("""SELECT count(*) FROM worker
+        WHERE kind = 'worker' AND stopped_at IS NULL AND taken_by IS NULL AND beat_at >= :since""")
     return int(connection.scalar(query, given(connection, {"since": since})) or 0)
 
 

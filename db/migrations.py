@@ -63,9 +63,14 @@ def m009_gateway_more(connection: Connection) -> None:
     _run(connection, "m009")
 
 
+def m010_servers(connection: Connection) -> None:
+    """Servers beat as workers do."""
+    _run(connection, "m010")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_first, m002_streams, m003_fleet, m004_budgets, m005_lengths, m006_rollups, m007_adjustments,
-    m008_gateway, m009_gateway_more,
+    m008_gateway, m009_gateway_more, m010_servers,
 )  # fmt: skip
 
 

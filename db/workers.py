@@ -1,21 +1,23 @@
-"""The workers that share this database: who is alive, and who takes over for the dead."""
+"""The workers and servers that share this database: who is alive, and who takes over for the dead."""
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, Text, and_, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Index, Text, and_, case, delete, func, insert, null, select, true, update
 from sqlmodel import Field, SQLModel
 
-from db.dialect import hold
+from db.dialect import hold, upsert
 from db.engine import Store
 from db.ledger import JOB
 from db.queue import BATCH
 from db.states import JobState
 from db.tables import only, table
 
+WORKS, SERVES = "worker", "server"  # kinds; a server moves no queued work, and only its own calls can be left
+
 
 class Worker(SQLModel, table=True):
-    """One run of a worker; its id is the owner in leases."""
+    """One run of a worker or of a server; its id is the owner in leases."""
 
     id: str = Field(sa_type=Text, primary_key=True)
     host: str = Field(sa_type=Text)
@@ -24,6 +26,7 @@ class Worker(SQLModel, table=True):
     beat_at: datetime
     stopped_at: datetime | None = None  # it said goodbye
     taken_by: str | None = Field(default=None, sa_type=Text)  # who took over what it left
+    kind: str = Field(default=WORKS, sa_column=Column(Text, nullable=False, server_default=WORKS))
 
     __table_args__ = (Index("worker_alive", "beat_at", **only("stopped_at IS NULL")),)
 
@@ -36,6 +39,14 @@ def register(store: Store, worker_id: str, host: str, pid: int, now: datetime) -
     with store.write() as connection:
         new = {"id": worker_id, "host": host, "pid": pid, "started_at": now, "beat_at": now}
         connection.execute(insert(WORKER).values(new))
+
+
+def serve(store: Store, server_id: str, host: str, pid: int, now: datetime) -> None:
+    """A server begins, or is alive; one that was taken for dead goes on, without what was taken from it."""
+    new = {"id": server_id, "host": host, "pid": pid, "started_at": now, "beat_at": now, "kind": SERVES}
+    alive = {"beat_at": now, "stopped_at": None, "taken_by": None}
+    with store.write() as connection:
+        connection.execute(upsert(WORKER).on_conflict_do_update(index_elements=["id"], set_=alive), new)
 
 
 def beat(store: Store, worker_id: str, now: datetime) -> bool:
@@ -55,21 +66,24 @@ def goodbye(store: Store, worker_id: str, now: datetime) -> None:
         _free(connection, worker_id, now)
 
 
-def silent(store: Store, since: datetime) -> list[str]:
-    """The workers that have not beaten since then and did not say goodbye."""
+def silent(store: Store, since: datetime, kind: str | None = None) -> list[str]:
+    """Those, or those of one kind, that have not beaten since then and did not say goodbye."""
+    meant = WORKER.c.kind == kind if kind else true()
     with store.read() as connection:
-        gone = select(WORKER.c.id).where(WORKER.c.stopped_at.is_(None), WORKER.c.beat_at < since)
+        gone = select(WORKER.c.id).where(WORKER.c.stopped_at.is_(None), WORKER.c.beat_at < since, meant)
         return list(connection.scalars(gone.order_by(WORKER.c.id)))
 
 
 def take_over(store: Store, dead: str, by: str, since: datetime, now: datetime) -> bool:
-    """Free what a silent worker holds; True for the one who may take over, who says `settled` at the end.
+    """Free what a silent one holds; True for the one who may take over, who says `settled` at the end.
 
-    One who dies between the two is silent in turn, and so is the dead one again: the next one takes it over.
+    One who dies between the two is silent in turn, and so is the dead one again: the next one takes it over. A server
+    is settled at once: what it held is all that it had.
     """
     theirs = and_(WORKER.c.id == dead, WORKER.c.stopped_at.is_(None), WORKER.c.beat_at < since)
+    taken = {"taken_by": by, "beat_at": now, "stopped_at": case((WORKER.c.kind == SERVES, now), else_=null())}
     with store.write() as connection:
-        if not connection.execute(update(WORKER).where(theirs).values(taken_by=by, beat_at=now)).rowcount:
+        if not connection.execute(update(WORKER).where(theirs).values(taken)).rowcount:
             return False
         _free(connection, dead, now)
     return True
@@ -94,12 +108,12 @@ def last_beat(store: Store) -> datetime | None:
     """When a worker has last shown that it runs; None when none ever has."""
     with store.read() as connection:
         beats: datetime | None = connection.scalar(
-            select(func.max(WORKER.c.beat_at)).where(WORKER.c.taken_by.is_(None))
+            select(func.max(WORKER.c.beat_at)).where(WORKER.c.taken_by.is_(None), WORKER.c.kind == WORKS)
         )
         return beats
 
 
 def prune(store: Store, before: datetime) -> None:
-    """Forget the workers that began and fell silent before then."""
+    """Forget those that began and fell silent before then."""
     with store.write() as connection:
         connection.execute(delete(WORKER).where(WORKER.c.started_at < before, WORKER.c.beat_at < before))

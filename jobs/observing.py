@@ -99,7 +99,7 @@ class JobsRescued(NamedTuple):
 
 
 class TookOver(NamedTuple):
-    """A worker took over what a silent one had left."""
+    """A worker or server took over what a silent one had left."""
 
     dead: str
     owner: str

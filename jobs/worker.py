@@ -10,15 +10,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from db import batches, due, expiring, facts, queue, rescue
+from db import batches, due, expiring, facts, queue
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
 from jobs import background, batch, live, packing, presence, windows
 from jobs.context import Context
 from jobs.errors import CallError
-from jobs.observing import JobsRescued, WindowLooked
-from jobs.retry import MAX_ATTEMPTS
+from jobs.observing import WindowLooked
 from jobs.runner import Ended
 
 LINGER_S = 10.0  # `once` waits for what is due this soon: a young batch, a retry after a second
@@ -51,8 +50,7 @@ async def tend(context: Context, told: Told) -> None:
     """End what dead owners left and what is too late, and name what waits for settings that this process lacks."""
     now = context.clock.now()
     tell(context, told)
-    if rescued := await context.db(rescue.rescue, now, MAX_ATTEMPTS, hold=context.on_unknown == "hold"):
-        context.tell(JobsRescued(rescued))
+    await presence.rescue(context)
     await context.db(expiring.expire, now)
     for name in await context.db(queue.strangers, list(context.endpoints), now):
         told.trouble(f"jobs wait: {context.missing(name)}")

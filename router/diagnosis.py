@@ -21,7 +21,8 @@ def doctor(view: View) -> None:
     out, now = console(), datetime.now(UTC)
     pairs = [*_settings(view), *((one["provider"], _provider(one)) for one in view["providers"])]
     pairs += [(f"files at {one['provider']}", _files(one, now)) for one in view["files"] if one["count"]]
-    pairs += [("workers", _workers(view, now)), ("at risk", _risk(view["risk"], now)), ("budgets", _budgets(view))]
+    pairs += [("workers", _present(view, "workers", now)), ("servers", _present(view, "servers", now))]
+    pairs += [("at risk", _risk(view["risk"], now)), ("budgets", _budgets(view))]
     out.print(fields(pairs))
     if view["account"]:
         out.print()
@@ -60,14 +61,14 @@ def _files(one: View, now: datetime) -> str:
     return f"{one['count']:,}, {size(one['bytes'])}, oldest {ago(one['oldest_at'], now)}{spare}{alike}"
 
 
-def _workers(view: View, now: datetime) -> str | None:
+def _present(view: View, kind: str, now: datetime) -> str | None:
     def about(one: View) -> str:
         beat = f"beat {ago(one['beat_at'], now)}"
         return f"{one['pid']} on {one['host']}: {'alive' if one['alive'] else 'DEAD'}, {beat}"
 
     if view["database"] is None:
         return None
-    return "\n".join(about(one) for one in view["workers"]) or "none runs"
+    return "\n".join(about(one) for one in view[kind]) or ("none runs" if kind == "workers" else None)
 
 
 def _risk(risk: View | None, now: datetime) -> str | None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 
-from db import checkup, reports, rescue, standing
+from db import checkup, reports, rescue, standing, workers
 from db.engine import Store, StoreError
 from db.migrations import version
 from db.money import usd
@@ -38,7 +38,7 @@ def examine(settings: Settings | None = None, wanted: Wanted | None = None) -> d
     problems: list[str] = []
     found: dict[str, Any] = {"settings": _settings(settings), "database": None, "account": None, "risk": None}
     found["budgets"] = []
-    found |= {"rescued": 0, "overdue_batches": [], "workers": []}
+    found |= {"rescued": 0, "overdue_batches": [], "workers": [], "servers": []}
     router = Router(settings)
     try:
         store = router.store
@@ -94,13 +94,14 @@ def _store(store: Store, settings: Settings, now: datetime, problems: list[str])
         are = "batches are" if len(overdue) > 1 else "batch is"
         todo = "start `shunter worker` with the key and base URL that made them"
         problems.append(f"{len(overdue)} {are} overdue ({', '.join(overdue[:3])}): {todo}")
-    workers = checkup.workers(store, now, settings.dead_seconds)
-    problems += [_dead(one) for one in workers if not one["alive"]]
+    here = {kind: checkup.present(store, kind, now, settings.dead_seconds) for kind in (workers.WORKS, workers.SERVES)}
+    problems += [_dead(kind, one) for kind, found in here.items() for one in found if not one["alive"]]
     for wrong in standing.audit(store):
         problems.append(_astray(wrong))
     looked = {"database": _database(store, problems), "account": account, "risk": checkup.at_risk(store)}
     limits = [budgets.view(one) for one in standing.standing(store, now)]
-    return looked | {"budgets": limits, "rescued": rescued, "overdue_batches": overdue, "workers": workers}
+    beating = {"workers": here[workers.WORKS], "servers": here[workers.SERVES]}
+    return looked | {"budgets": limits, "rescued": rescued, "overdue_batches": overdue} | beating
 
 
 def _astray(wrong: Wrong) -> str:
@@ -110,9 +111,10 @@ def _astray(wrong: Wrong) -> str:
     return f"budget {wrong.name} has in its period from {wrong.starts_at:%Y-%m-%d %H:%M} UTC {said}: {todo}"
 
 
-def _dead(worker: dict[str, Any]) -> str:
-    who = f"worker {worker['pid']} on {worker['host']}"
-    return f"{who} has not beaten since {worker['beat_at']}: start `shunter worker`, which takes over what it had"
+def _dead(kind: str, one: dict[str, Any]) -> str:
+    who = f"{kind} {one['pid']} on {one['host']}"
+    other = " or `shunter serve`" if kind == workers.SERVES else ""
+    return f"{who} has not beaten since {one['beat_at']}: start `shunter worker`{other}, which takes over what it had"
 
 
 def _risk(risk: dict[str, Any]) -> list[str]:

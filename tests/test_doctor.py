@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from db import facts, queue, settle
+from db import facts, queue, settle, workers
 from db.ledger import Charge
 from db.settle import Again, Settlement
 from db.states import AttemptState
@@ -68,7 +68,7 @@ def test_its_json_is_a_contract(world: World, run: Shell) -> None:
     view = told.json
     assert set(view) == {
         "ok", "problems", "notes", "settings", "database", "account", "risk", "rescued", "overdue_batches", "workers",
-        "providers", "orphans", "files", "done", "budgets",
+        "providers", "orphans", "files", "done", "budgets", "servers",
     }  # fmt: skip
     assert set(view["risk"]) == {"attempts", "unpriced", "at_risk_usd", "oldest_at", "lanes"}
     (orphan,) = view["orphans"]
@@ -197,6 +197,19 @@ def test_workers_alive_and_dead(world: World, run: Shell) -> None:
     assert [(one["id"], one["alive"]) for one in told.json["workers"]] == [("dead", False), ("alive", True)]
     assert any("100 on box" in problem for problem in told.json["problems"])
     drawn = run("doctor").out
+    assert "101 on box: alive" in drawn
+    assert "servers" not in drawn
+    narrow(drawn)
+
+
+def test_a_server_is_listed_and_is_no_worker(world: World, run: Shell) -> None:
+    workers.serve(world.store, "dead", "box", 100, datetime.now(UTC) - timedelta(minutes=5))
+    workers.serve(world.store, "alive", "box", 101, datetime.now(UTC))
+    told = run("doctor", "--json").json
+    assert (told["workers"], [one["alive"] for one in told["servers"]]) == ([], [False, True])
+    assert any("server 100 on box" in problem and "`shunter serve`" in problem for problem in told["problems"])
+    drawn = run("doctor").out
+    assert "none runs" in drawn
     assert "101 on box: alive" in drawn
     narrow(drawn)
 

@@ -215,6 +215,7 @@ def test_how_things_stand_is_told_in_gauges(store: Store) -> None:
     add(store, job(), job(), now=now)
     workers.register(store, "alive", "host", 1, now)
     workers.register(store, "dead", "host", 2, now - timedelta(minutes=10))
+    workers.serve(store, "server", "host", 3, now)
     standing.put(store, Budget("", "daily", 2_500_000_000, "day", None, None, "UTC", now))
     scraped = read(Reader(store))
     assert batch

@@ -30,9 +30,10 @@ sandbox = sandbox_of(answer_tokens=80, tokens_per_second=120)
 class Started:
     """`shunter serve` in a process of its own."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+    def __init__(self, sandbox: Sandbox, folder: Path, **settings: str) -> None:
         env = {**os.environ, "OPENAI_BASE_URL": f"{sandbox.url}/v1", "OPENAI_API_KEY": KEY,
-               "XDG_DATA_HOME": str(folder), "SHUNTER_DATABASE_URL": f"sqlite:///{folder / 'shunter.db'}"}  # fmt: skip
+               "XDG_DATA_HOME": str(folder), "SHUNTER_DATABASE_URL": f"sqlite:///{folder / 'shunter.db'}",
+               **settings}  # fmt: skip
         command = [sys.executable, "-m", "router", "serve", "--port", "0"]
         self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr
@@ -112,6 +113,26 @@ def test_what_a_killed_server_left_is_ended_by_the_next(started: Started, sandbo
     assert (found["state"], found["error"]["code"], found["attempts"][0]["state"]) == ("failed", "abandoned", "unknown")
     balanced(store)
     store.close()
+
+
+def test_another_server_ends_it_long_before_its_lease_runs_out(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.reset()
+    sandbox.faults([{"kind": "silence", "after": 30, "seconds": 60.0}])
+    servers = [Started(sandbox, tmp_path, SHUNTER_DEAD_SECONDS="1") for _ in range(2)]
+    try:
+        with servers[0].client.stream("POST", "/api/chat/stream", json=ESSAY) as stream:
+            next(stream.iter_text())
+            job = stream.headers["X-Shunter-Job"]
+            servers[0].process.kill()
+        since = time.monotonic()
+        with servers[1].client.stream("GET", f"/api/jobs/{job}/stream") as stream:
+            assert '"code":"abandoned"' in "".join(stream.iter_text())
+        assert time.monotonic() - since < 20
+    finally:
+        for server in servers:
+            server.client.close()
+            server.process.kill()
+            server.process.communicate()
 
 
 # ---- without a server ----

@@ -1,6 +1,7 @@
 """The workers of one database: who is alive, who takes over, and what becomes of the leases of the dead."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -106,6 +107,29 @@ def test_old_ones_are_forgotten(store: Store) -> None:
     assert rows(store, "SELECT id FROM worker") == [("long-lived",)]
 
 
+def test_a_server_is_no_worker(store: Store) -> None:
+    workers.serve(store, "server", "here", 1, NOW)
+    assert workers.last_beat(store) is None
+    begin(store, "worker")
+    workers.serve(store, "server", "here", 1, LATER)
+    assert workers.last_beat(store) == NOW
+    after = LATER + MINUTE
+    assert workers.silent(store, after) == ["server", "worker"]
+    assert workers.silent(store, after, workers.SERVES) == ["server"]
+
+
+def test_a_server_that_stood_still_goes_on_under_its_name(store: Store) -> None:
+    workers.serve(store, "paused", "here", 1, NOW)
+    add(store, job(lane="sync"))
+    queue.claim(store, "paused", NOW + timedelta(days=1), 1, NOW, ["openai"])
+    assert workers.take_over(store, "paused", "other", LATER - MINUTE, LATER)
+    assert workers.silent(store, LATER + MINUTE) == [], "what it held is all that it had"
+    assert rescue.rescue(store, LATER, 3) == 1
+    workers.serve(store, "paused", "here", 1, LATER)
+    assert rows(store, "SELECT taken_by, stopped_at FROM worker WHERE id = 'paused'") == [(None, None)]
+    assert workers.silent(store, LATER + MINUTE) == ["paused"]
+
+
 # ---- one that is present ----
 
 
@@ -133,6 +157,65 @@ def test_the_present_take_over_from_the_silent(world: World) -> None:
     said, lost = stay(world.context(), 0.3)
     assert ("took over from dead" in said[0], lost) == (True, False)
     assert rows(world.store, "SELECT count(*) FROM worker WHERE taken_by IS NOT NULL")[0][0] == 1
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if is_so():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came to be so")
+
+
+def serve(context: Context, is_so: Callable[[], bool]) -> None:
+    """Be present as a server until it is so."""
+
+    async def there() -> None:
+        async with presence.serving(context):
+            await until(is_so)
+
+    asyncio.run(there())
+
+
+@pytest.mark.parametrize("by", ["a server", "a worker"])
+def test_what_a_killed_server_left_is_ended_by_the_next_that_beats(world: World, by: str) -> None:
+    now = world.clock.now()
+    workers.serve(world.store, "dead", "here", 1, now - 2 * MINUTE)
+    add(world.store, job(lane="sync", interactive=True))
+    queue.claim(world.store, "dead", now + timedelta(hours=1), 1, now, ["openai"])
+    if by == "a server":
+        serve(world.context(), lambda: world.states() == {"failed": 1})
+    else:
+        assert "took over from dead" in stay(world.context(), 0.5)[0][0]
+    assert rows(world.store, "SELECT error_code FROM job") == [("abandoned",)]
+    assert workers.silent(world.store, now + timedelta(hours=1)) == []
+
+
+def test_a_server_leaves_silent_workers_to_workers(world: World) -> None:
+    now = world.clock.now()
+    workers.register(world.store, "dead worker", "here", 1, now - 2 * MINUTE)
+    workers.serve(world.store, "dead server", "here", 1, now - 2 * MINUTE)
+    taken = "SELECT id FROM worker WHERE taken_by IS NOT NULL"
+    serve(world.context(), lambda: rows(world.store, taken) != [])
+    assert rows(world.store, taken) == [("dead server",)]
+
+
+def test_a_server_that_was_taken_for_dead_beats_on(world: World) -> None:
+    context = world.context(dead_s=0.4)
+
+    def mark(taken_by: str | None) -> bool:
+        return rows(world.store, "SELECT taken_by FROM worker WHERE id = :id", id=context.owner) == [(taken_by,)]
+
+    async def there() -> None:
+        async with presence.serving(context):
+            await until(lambda: mark(None))
+            later = world.clock.now() + MINUTE
+            assert await context.db(workers.take_over, context.owner, "other", later, later)
+            assert mark("other")
+            await until(lambda: mark(None))
+
+    asyncio.run(there())
+    assert rows(world.store, "SELECT count(*) FROM worker WHERE stopped_at IS NOT NULL")[0][0] == 1
 
 
 def test_one_that_stood_still_is_told_that_it_lost(world: World) -> None:

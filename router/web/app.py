@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from db import expiring, facts, lengths, rescue
+from db import expiring, facts, lengths
 from db.engine import Store, StoreError
+from jobs import presence
 from jobs.errors import ShunterError
-from jobs.observing import GatewayRuns, JobsRescued
-from jobs.retry import MAX_ATTEMPTS
+from jobs.observing import GatewayRuns
 from router.dispatch import DEFAULT_MODELS, Router
 from router.settings import provider_of
 from router.watchers import sees_requests
@@ -84,13 +84,14 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     gc.freeze()  # what is loaded stays: a collector that walks all of it halts every stream for a tenth of a second
     beside = [asyncio.create_task(work(router)) for work in (_learn, _rescue)]
     router.context().tell(GatewayRuns(runs=True))
-    yield
-    app.state.stopping = True
-    for task in beside:
-        task.cancel()
-    if app.state.reading:
-        await asyncio.wait(app.state.reading.values())
-    await router.context().settled()
+    async with presence.serving(router.context()):
+        yield
+        app.state.stopping = True
+        for task in beside:
+            task.cancel()
+        if app.state.reading:
+            await asyncio.wait(app.state.reading.values())
+        await router.context().settled()
     router.context().tell(GatewayRuns(runs=False))
 
 
@@ -107,9 +108,7 @@ async def _rescue(router: Router) -> None:
     context = router.context()
     while True:
         with contextlib.suppress(StoreError):
-            hold = context.on_unknown == "hold"
-            if rescued := await context.db(rescue.rescue, context.clock.now(), MAX_ATTEMPTS, hold=hold):
-                context.tell(JobsRescued(rescued))
+            await presence.rescue(context)
             await context.db(expiring.expire, context.clock.now())
         await asyncio.sleep(RESCUE_S)
 
