@@ -184,13 +184,13 @@ def nano_of(dollars: str | None, option: str = "--max-cost", *, or_none: bool = 
     return int(amount * NANO)
 
 
-def tags_of(words: tuple[str, ...]) -> dict[str, str]:
+def tags_of(words: tuple[str, ...], option: str = "--tag") -> dict[str, str]:
     """Tags of `key=value` words."""
     tags = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not key or not equals:
-            raise UsageError(f"--tag is {word!r}: write key=value")
+            raise UsageError(f"{option} is {word!r}: write key=value")
         tags[key] = value
     return tags
 

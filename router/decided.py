@@ -34,6 +34,7 @@ class Wish:
             return
         if barred := [step.lane.value for step in decision.plan if step.lane not in self.lanes]:
             said = f"it would go to the {barred[0]} lane, and this key may use {', '.join(self.lanes)} alone"
+            said += "; X-Shunter-Class and X-Shunter-Deadline have a say in that"
             raise Refused(said, code="lane_not_allowed")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from db.gateway_batches import Asked
 from db.states import FINAL, JobState
 from router.web.errors import HTTPError
+from router.web.phrases import reworded
 
 OUTPUT, ERRORS = "file-output-", "file-errors-"
 OVER = ("completed", "cancelled", "expired")
@@ -20,7 +21,7 @@ def view(batch: Asked, counts: Mapping[str, int], ended: datetime | None) -> dic
     good = counts.get(JobState.SUCCEEDED, 0)
     bad = counts.get(JobState.FAILED, 0) + counts.get(JobState.CANCELLED, 0) + batch.rejected
     over, plain = word in OVER, batch.id.removeprefix("batch_")
-    first = {"code": batch.error_code, "message": batch.error, "line": None, "param": None}
+    first = {"code": batch.error_code, "message": reworded(batch.error or ""), "line": None, "param": None}
     at = stamp(ended or batch.read_at)
     return {
         "id": batch.id,

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from db.engine import StoreError
 from db.settle import Failed
 from jobs.errors import CallError, Refused, ShunterError, Transient
+from router.web.phrases import of_fields, reworded
 
 _TYPES = {
     400: "invalid_request_error",
@@ -29,6 +30,7 @@ _STATUS = {
     "no_key": 503,
     "not_found": 404,
     "key_reused": 409,
+    "key_pruned": 409,
     "over_budget": 429,
     "internal_error": 500,
     "abandoned": 502,
@@ -86,7 +88,7 @@ def http_error(error: Exception) -> HTTPError:
         return _of_call(error, str(error))
     if isinstance(error, ShunterError):
         usual = 403 if isinstance(error, Refused) else 400
-        return HTTPError(_STATUS.get(error.code, usual), str(error), code=error.code)
+        return HTTPError(_STATUS.get(error.code, usual), of_fields(str(error)), code=error.code)
     if isinstance(error, StoreError):
         return HTTPError(503, "the database cannot be used now; try again soon", code="database", retry_after=1)
     return HTTPError(500, "an error of the gateway's own; its log has the rest", code="internal_error")
@@ -109,7 +111,12 @@ def of_code(code: str | None, message: str) -> HTTPError:
                  ("auth", 401),
                  ("permission", 403), ("not_found", 404))  # fmt: skip
         status = next((number for word, number in words if word in code), 502)
-    return HTTPError(status, message, code=code)
+    return HTTPError(status, reworded(message), code=code)
+
+
+def told_of(error: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The error of a job in its JSON form, as a client is told of it."""
+    return error and {**error, "message": reworded(error["message"])}
 
 
 def _of_call(error: CallError, message: str) -> HTTPError:

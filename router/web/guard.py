@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -75,7 +76,7 @@ class Guard:
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            said = "this server does not answer to that host name; start it with --name to allow it"
+            said = "this server does not answer to that host name; whoever runs it can add names"
             raise HTTPError(421, said, code="wrong_host") from None
 
     async def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller | None:
@@ -104,7 +105,7 @@ class Guard:
 
     async def _check_rate(self, caller: Caller) -> None:
         if wait := await asyncio.to_thread(self._tokens.wait_s, caller, time.time()):
-            said = f"this key may send {caller.requests_per_minute} requests a minute"
+            said = f"this key may send {caller.requests_per_minute} requests a minute: try again in {math.ceil(wait)} s"
             raise HTTPError(429, said, code="rate_limit_exceeded", retry_after=wait)
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from db.states import Lane
 from jobs.chat import Handling, OnLeave, Request
+from jobs.errors import UsageError
 from router import when
 from router.asking import tags_of
 from router.decided import Wish
@@ -54,9 +55,9 @@ class Hints:
         deadline, tags = hint("deadline"), hint("tags")
         key = hint("key") or headers.get("idempotency-key")
         return cls(
-            deadline=when.moment(deadline, now, past=False) if deadline else None,
+            deadline=_deadline(deadline, now) if deadline else None,
             class_=class_,
-            tags=tags_of(tuple(part.strip() for part in tags.split(","))) if tags else None,
+            tags=tags_of(tuple(part.strip() for part in tags.split(",")), "X-Shunter-Tags") if tags else None,
             key=f"{caller.key_id}:{key}" if key and caller.key_id else key,
             on_leave=OnLeave(leave),
             queued="respond-async" in headers.get("prefer", "").lower(),
@@ -81,6 +82,13 @@ class Hints:
             "client_key": self.key,
             "handling": Handling(on_leave=self.on_leave, background=self.background),
         }
+
+
+def _deadline(words: str, now: datetime) -> datetime:
+    try:
+        return when.moment(words, now, past=False)
+    except UsageError as error:
+        raise HTTPError(400, f"X-Shunter-Deadline: {error}", code=error.code) from None
 
 
 def json_of(body: bytes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from router.decided import Wish
 from router.dispatch import Router
 from router.keyring import KEY_TAG
 from router.web import bodies, talks
-from router.web.errors import HTTPError
+from router.web.errors import HTTPError, told_of
 from router.web.guard import COOKIE
 from router.web.hints import json_of, request_of
 from router.web.openai import head
@@ -172,7 +172,8 @@ async def jobs(request: Request, state: str | None = None, after: str | None = N
 
 async def job_of(request: Request, job: str) -> Any:
     """Everything about one job."""
-    return await visible(request, job)
+    found = await visible(request, job)
+    return found | {"error": told_of(found["error"])}
 
 
 async def job_stream(request: Request, job: str, after: str | None = None) -> Response:

@@ -8,7 +8,7 @@ import orjson
 from db.states import JobState
 from jobs.follow import Anew, Heard, Position
 from router.web.chat_form import call_piece
-from router.web.errors import HTTPError, of_code
+from router.web.errors import HTTPError, of_code, told_of
 from router.web.finals import Final, finish_reason
 from router.web.running import Last, News
 
@@ -33,7 +33,7 @@ def meta(job: Mapping[str, Any], conversation: str | None) -> dict[str, Any]:
         "at_risk_usd": last.get("at_risk_usd"),
         "truncated": bool(job["truncated"]),
         "attempts": len(job["attempts"]),
-        "error": job["error"],
+        "error": told_of(job["error"]),
     }
 
 

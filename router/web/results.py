@@ -16,6 +16,7 @@ from router.web.batch_form import ERRORS, OUTPUT
 from router.web.chat_form import Names, completion
 from router.web.errors import HTTPError, of_code
 from router.web.finals import Final, choices_of
+from router.web.phrases import reworded
 from router.web.responses_form import response
 
 _CANCELLED = {"code": "batch_cancelled", "message": "the batch was cancelled before this request was run"}
@@ -115,5 +116,5 @@ def _line(job_id: str, custom_id: str | None, status: int, body: Mapping[str, An
 
 def reject_line(batch_id: str, line: int, custom_id: str | None, reason: str) -> bytes:
     """The row of the error file for a line that could not be sent."""
-    error = HTTPError(400, f"line {line}: {reason}", code="invalid_request").error
+    error = HTTPError(400, f"line {line}: {reworded(reason)}", code="invalid_request").error
     return _line(f"{batch_id}_{line}", custom_id, 400, {"error": error})
