@@ -53,6 +53,7 @@ class Handling(BaseModel):
     idle: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
     total: float | None = Field(default=None, gt=0, le=LONGEST_TIMEOUT)
     background: bool = False  # its client asks for the answer later, by its id
+    repeats: dict[str, Any] | None = None  # what its response says of its request, where chat has no word for it
 
     def stored(self) -> str | None:
         """JSON of what differs from the defaults; None when nothing does."""

@@ -43,8 +43,46 @@ def test_it_repeats_its_request_when_it_is_asked_for_again(asked: openai.OpenAI)
                                    max_output_tokens=99, parallel_tool_calls=False)  # fmt: skip
     choice: Any = {"type": "function", "name": "get_weather"}
     second = asked.responses.create(model=MODEL, input="hi", tools=[TOOL], tool_choice=choice)
-    for made in (first, second):
+    third = asked.responses.create(
+        model=MODEL, input="hi", instructions="Be brief.", previous_response_id=first.id, store=False, user="me",
+        truncation="auto", top_p=0.9, tool_choice="none", top_logprobs=2, metadata={"shunter_tags": "a=b"},
+        text={"format": {"type": "text"}, "verbosity": "low"}, reasoning={"effort": "low"},
+    )  # fmt: skip
+    assert (third.instructions, third.previous_response_id, third.user) == ("Be brief.", first.id, "me")
+    assert (third.truncation, third.top_p, third.tool_choice, third.top_logprobs) == ("auto", 0.9, "none", 2)
+    assert third.model_dump()["store"] is False
+    assert third.metadata == {"shunter_tags": "a=b"}
+    assert third.reasoning is not None
+    assert third.reasoning.effort == "low"
+    for made in (first, second, third):
         assert asked.responses.retrieve(made.id).model_dump() == made.model_dump()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_was_said_first_is_not_taken_for_instructions(asked: openai.OpenAI, background: bool) -> None:
+    words: Any = [{"role": "system", "content": "Be long."}, {"role": "user", "content": "hi"}]
+    plain = asked.responses.create(model=MODEL, input=words, background=background)
+    told = asked.responses.create(model=MODEL, input=words, instructions="Be brief.", background=background)
+    assert [asked.responses.retrieve(one.id).instructions for one in (plain, told)] == [None, "Be brief."]
+    with asked.responses.stream(model=MODEL, input=words, instructions="Be brief.") as stream:
+        assert {event.response.instructions for event in stream if hasattr(event, "response")} == {"Be brief."}
+
+
+def test_what_was_not_asked_has_its_default(asked: openai.OpenAI) -> None:
+    made = asked.responses.create(model=MODEL, input="hi").model_dump()
+    names = ("instructions", "previous_response_id", "store", "truncation", "parallel_tool_calls", "tool_choice",
+             "tools", "user", "metadata", "max_output_tokens", "top_logprobs")  # fmt: skip
+    assert [made[name] for name in names] == [None, None, True, "disabled", True, "auto", [], None, {}, None, 0]
+    assert made["text"] == {"format": {"type": "text"}, "verbosity": None}
+
+
+def test_what_is_no_object_is_not_repeated(served: Served) -> None:
+    with served.client() as client:
+        made = client.post("/v1/responses", json={"model": MODEL, "input": "hi", "reasoning": "low", "text": [1]})
+    assert made.status_code == 200, made.text
+    assert (made.json()["reasoning"], made.json()["text"]) == (
+        {"effort": None, "summary": None}, {"format": {"type": "text"}},
+    )  # fmt: skip
 
 
 # ---- how likely its tokens were ----

@@ -12,6 +12,7 @@ from starlette.types import Send
 
 from db import lookup
 from jobs.chat import Handling, OnLeave
+from jobs.chat import Request as Asked
 from router.dispatch import Router
 from router.web import bodies
 from router.web.chat_form import check_answered
@@ -20,15 +21,13 @@ from router.web.finals import Final
 from router.web.hints import Hints, json_of, request_of
 from router.web.openai import Ends, flag, head
 from router.web.page_api import visible
-from router.web.responses_body import chat_body, repeated
+from router.web.responses_body import REPEATED, chat_body, repeated, unsaid
 from router.web.responses_form import PREFIX, ResponseEvents, response
 from router.web.running import Last, Runs
 from router.web.streams import EventStream, WholeAnswer
 from router.when import moment
 
 _WINDOWS = ("2h", "8h")
-_REPEATED = ("background", "instructions", "max_output_tokens", "metadata", "parallel_tool_calls",
-             "previous_response_id", "temperature", "text", "tool_choice", "tools", "top_p")  # fmt: skip
 
 
 def routes() -> APIRouter:
@@ -58,9 +57,11 @@ async def create(request: Request) -> Response:
     hints = replace(hints, queued=background and not stream, background=background, deadline=deadline)
     chat = chat_body(body, await _before(request, body.get("previous_response_id")))
     asked = request_of(router, chat, hints.sender(caller, stream=stream))
+    said = {name: body[name] for name in REPEATED if body.get(name) is not None}
+    asked = asked.model_copy(update={"handling": _kept(asked, said)})
     seat = await runs.start(asked, hints.wish(caller, stream=stream, structured=asked.structured))
     headers, created = head(seat), int(now.timestamp())
-    said = {name: body[name] for name in _REPEATED if body.get(name) is not None}
+    said["background"] = background
     ending = Ends(router, seat.job_id)
     if stream:
         form = ResponseEvents(seat.job_id, asked.model, created, said, headers, ending, held=asked.structured,
@@ -144,8 +145,13 @@ async def _said(router: Router, job_id: str) -> dict[str, Any]:
     kept = await router.context().db(lookup.asked, job_id)
     if kept is None:
         return {}
-    body, handling = kept
-    return {**repeated(orjson.loads(body)), "background": Handling.read(handling).background}
+    body, handling = kept[0], Handling.read(kept[1])
+    return {**repeated(orjson.loads(body), handling.repeats), "background": handling.background}
+
+
+def _kept(asked: Asked, said: Mapping[str, Any]) -> Handling:
+    """How the request is handled, with what must be kept beside its body to say later what it said."""
+    return asked.handling.model_copy(update={"repeats": unsaid(said, repeated(asked.body())) or None})
 
 
 async def _as_it_is(router: Router, job_id: str, said: Mapping[str, Any], headers: Mapping[str, str]) -> Response:

@@ -9,7 +9,10 @@ _NOT_PASSED_ON = ("input", "instructions", "text", "reasoning", "max_output_toke
                   "background", "background_options", "stream", "stream_options", "include", "truncation",
                   "previous_response_id", "service_tier", "conversation", "prompt", "max_tool_calls",
                   "top_logprobs")  # fmt: skip
-_SAME = ("metadata", "parallel_tool_calls", "temperature", "tool_choice", "top_p")
+_SAME = ("metadata", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "temperature", "tool_choice",
+         "top_p", "user")  # fmt: skip
+REPEATED = (*_SAME, "instructions", "max_output_tokens", "max_tool_calls", "previous_response_id", "reasoning",
+            "store", "text", "tools", "top_logprobs", "truncation")  # fmt: skip
 _LIKELY = "message.output_text.logprobs"
 _TEXT = ("input_text", "output_text", "text")
 
@@ -35,8 +38,14 @@ def chat_body(body: Mapping[str, Any], before: list[dict[str, Any]]) -> dict[str
     return made
 
 
-def repeated(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a body that its response repeats, from the chat body that was made of it."""
+def unsaid(said: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the fields that a response repeats, those that its chat body does not tell; its instructions are there."""
+    left = {name: value for name, value in said.items() if known.get(name) != value}
+    return left | ({"instructions": True} if left.get("instructions") else {})
+
+
+def repeated(body: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of a body that its response repeats, from the chat body that was made of it and what was `unsaid`."""
     said = {name: body[name] for name in _SAME if body.get(name) is not None}
     if (cap := body.get("max_tokens")) is not None:
         said["max_output_tokens"] = cap
@@ -47,6 +56,9 @@ def repeated(body: Mapping[str, Any]) -> dict[str, Any]:
     if wanted := body.get("response_format"):
         schema = wanted.get("json_schema")
         said["text"] = {"format": {"type": wanted.get("type"), **(schema if isinstance(schema, Mapping) else {})}}
+    said |= kept or {}
+    if said.get("instructions") is True:
+        said["instructions"] = body["messages"][0]["content"]
     return said
 
 

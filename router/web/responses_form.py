@@ -45,18 +45,30 @@ def response(job_id: str, model: str, created: int, final: Final, asked: Mapping
         "incomplete_details": {"reason": stopped} if stopped else None,
         "instructions": asked.get("instructions"),
         "max_output_tokens": asked.get("max_output_tokens"),
+        "max_tool_calls": asked.get("max_tool_calls"),
         "metadata": asked.get("metadata") or {},
         "model": model,
         "output": output,
         "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
         "previous_response_id": asked.get("previous_response_id"),
+        "prompt_cache_key": asked.get("prompt_cache_key"),
+        "reasoning": _with({"effort": None, "summary": None}, asked.get("reasoning")),
+        "safety_identifier": asked.get("safety_identifier"),
+        "store": asked.get("store") is not False,
         "temperature": asked.get("temperature"),
-        "text": asked.get("text") or {"format": {"type": "text"}},
+        "text": _with({"format": {"type": "text"}}, asked.get("text")),
         "tool_choice": asked.get("tool_choice") or "auto",
         "tools": asked.get("tools") or [],
+        "top_logprobs": asked.get("top_logprobs") or 0,
         "top_p": asked.get("top_p"),
+        "truncation": asked.get("truncation") or "disabled",
         "usage": _usage(final.tokens),
+        "user": asked.get("user"),
     }
+
+
+def _with(usual: dict[str, Any], asked: Any) -> dict[str, Any]:
+    return {**usual, **asked} if isinstance(asked, Mapping) else usual
 
 
 def _usage(tokens: Mapping[str, int] | None) -> dict[str, Any] | None:
