@@ -161,7 +161,7 @@ def unless_billed(ending: Ending, charge: Charge) -> Ending:
     """`on_unknown = hold`: what may have been billed already is not sent again by itself."""
     if not isinstance(ending, Again) or charge.state is not AttemptState.UNKNOWN:
         return ending
-    return Failed("held", f"{ending.error}; {HELD}", ending.result)
+    return Failed("held", f"{ending.error.removesuffix('.')}; {HELD}", ending.result)
 
 
 def stopped(result: Text | None, n: int, now: datetime) -> Ending:

@@ -145,3 +145,11 @@ def test_advice() -> None:
     assert "set SOME_API_KEY" in str(status(401, {"message": "no"}))
     assert "gpt-x" in str(status(404, {"message": "no such model"}))
     assert "api.example.com" in str(failure(httpx2.ConnectError("refused"), PLACE))
+
+
+@pytest.mark.parametrize("said", ["You do not have access to it.", "You do not have access to it"])
+def test_what_was_said_and_the_advice_are_one_sentence(said: str) -> None:
+    told = [status(404, {"message": said}), failure(httpx2.ConnectError(said), PLACE),
+            failure(httpx2.UnsupportedProtocol(said), PLACE)]  # fmt: skip
+    assert all("access to it; check the " in str(one) for one in told)
+    assert str(status(400, {"message": said})).endswith(said), "without advice it is left as it is"

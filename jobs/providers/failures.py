@@ -152,9 +152,11 @@ def _told(error: Told, place: Place) -> CallError:
 def _transport(error: BaseException, place: Place, *, sent: bool) -> CallError:
     said = place.clean(str(error)) or type(error).__name__
     if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol | httpx2.InvalidURL):
-        return Permanent(f"cannot ask {place.name}: {said}; check the base URL and {place.key_env}", code="bad_request")
+        advice = f"check the base URL and {place.key_env}"
+        return Permanent(f"cannot ask {place.name}: {_then(said, advice)}", code="bad_request")
     if isinstance(error, NOT_SENT):
-        return Transient(f"cannot reach {place.host}: {said}; check the base URL and the network", code="unreachable")
+        words = _then(said, "check the base URL and the network")
+        return Transient(f"cannot reach {place.host}: {words}", code="unreachable")
     if isinstance(error, httpx2.TimeoutException | TimeoutError):
         code = error.code if isinstance(error, Late) else "timed_out"
         return Transient(f"{place.name} did not answer in time: {said}", code=code, maybe_billed=sent)
@@ -178,9 +180,16 @@ def status_failure(response: httpx2.Response, body: Any, place: Place, *, create
         "maybe_billed": status in LOST_BY_GATEWAY or (creates and status >= 500),
     }
     if lasting(status, code, kind, text):
-        return Permanent(f"{place.name} refused with {status}: {said}{_advice(status, code, kind, place)}", **facts)
+        return Permanent(
+            f"{place.name} refused with {status}: {_then(said, _advice(status, code, kind, place))}", **facts
+        )
     wait = retry_after(response.headers)
     return Transient(f"{place.name} answered {status}: {said}", retry_after=wait, **facts)
+
+
+def _then(said: str, advice: str) -> str:
+    """What was said, and what to do, as one sentence."""
+    return f"{said.removesuffix('.')}; {advice}" if advice else said
 
 
 def _object(body: Any) -> Any:
@@ -197,11 +206,11 @@ def _object(body: Any) -> Any:
 
 def _advice(status: int, code: str, kind: str, place: Place) -> str:
     if NO_MONEY.search(f"{code} {kind}"):
-        return "; the account has no money or quota left there"
+        return "the account has no money or quota left there"
     if status == 401:
-        return f"; set {place.key_env} to a valid key"
+        return f"set {place.key_env} to a valid key"
     if 300 <= status < 400:
-        return "; it wants to be asked elsewhere: set the base URL to where it really is"
+        return "it wants to be asked elsewhere: set the base URL to where it really is"
     if status == 404:
-        return "; check the model's name and the base URL"
+        return "check the model's name and the base URL"
     return ""
