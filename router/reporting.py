@@ -187,9 +187,16 @@ def budgets(rows: Sequence[View], waiting: int) -> None:
     console().print(made)
     for row in rows:
         if row["nearly_used"]:
-            say(f"{row['name']}: more than 80% is spent or set aside")
+            say(f"{row['name']}: {_gone(row['left_usd'])}")
     if waiting:
         say(f"{count(waiting, 'job')} wait for room: `shunter budget set NAME --usd N` makes some")
+
+
+def _gone(left_usd: str) -> str:
+    left = float(left_usd)
+    if left < 0:
+        return f"over its limit by {money(left_usd.removeprefix('-'))}, so that nothing more fits"
+    return "used up: all of it is spent or set aside" if left == 0 else "more than 80% is spent or set aside"
 
 
 def account(value: View) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import delete, insert
 
-from db import batches, lookup, queue
+from db import batches, lookup, queue, standing
+from db.budgets import PERIOD
 from db.engine import Store, connect
 from db.migrations import migrate
 from router.figures import money
@@ -157,6 +159,29 @@ def test_budgets_are_there(desk: Window, shell: Callable[..., Done]) -> None:
     assert shell("budget", "set", "daily", "--usd", "5", "--per", "day").code == 0
     desk.page.goto("/budgets")
     assert "$5.00" in desk.page.locator(".card").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("spent_usd", "big", "words"),
+    [(4.5, "$0.50 left of $5.00 a day", "More than 80% is spent or set aside."),
+     (5, "$0 left of $5.00 a day", "Used up: all of it is spent or set aside."),
+     (5.75, "$0.75 over $5.00 a day", "Over its limit by $0.75: nothing more fits.")],
+)  # fmt: skip
+def test_a_budget_says_how_much_of_it_is_gone(
+    desk: Window, shell: Callable[..., Done], store: Store, spent_usd: float, big: str, words: str
+) -> None:
+    assert shell("budget", "set", "daily", "--usd", "5", "--per", "day").code == 0
+    (now,) = standing.standing(store, datetime.now(UTC))
+    period = {"budget_id": now.budget.id, "starts_at": now.starts_at, "ends_at": now.ends_at, "reserved_nano": 0}
+    with store.write() as connection:
+        connection.execute(insert(PERIOD).values(**period, spent_nano=int(spent_usd * 1e9)))
+    desk.page.goto("/budgets")
+    card = desk.page.locator(".card")
+    assert " ".join(card.locator(".big").inner_text().split()) == big
+    assert words in card.inner_text()
+    assert words.partition(":")[0].lower().removesuffix(".") in shell("budget", "list").err
+    with store.write() as connection:
+        connection.execute(delete(PERIOD))
 
 
 def test_no_page_is_wider_than_a_phone_and_each_has_a_name(chromium: "Browser", served: Served, store: Store) -> None:
