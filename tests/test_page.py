@@ -154,6 +154,51 @@ def test_a_cut_answer_is_shown_as_one_and_can_be_tried_again(chat: Window, sandb
     assert chat.page.locator(".question").count() == 1
 
 
+def test_who_tries_again_in_a_tab_that_is_behind_is_shown_what_came_since(
+    chat: Window, sandbox: Sandbox, served: Served
+) -> None:
+    chat.ask("My name is Ada. One word.")
+    chat.ended()
+    jobs = [last_job(served)["id"]]
+    chat.page.wait_for_url("**/c/*")
+    behind = chat.page.context.new_page()
+    behind.goto(chat.page.url)
+    behind.get_by_role("button", name="Try again").wait_for()
+    chat.ask("What is my name? One word.")
+    chat.page.locator(".answer").nth(1).wait_for()
+    chat.ended()
+    jobs.append(last_job(served)["id"])
+    behind.get_by_role("button", name="Try again").click()
+    assert "went on elsewhere" in behind.get_by_role("alert").inner_text()
+    assert behind.locator(".question").all_inner_texts() == ["My name is Ada. One word.", "What is my name? One word."]
+    links = behind.locator(".answer .job-link").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+    assert links == [f"/jobs/{job}" for job in jobs]
+    assert len(sandbox.billed(2)["rows"]) == 2, "nothing was asked anew"
+    behind.get_by_role("button", name="Try again").click()
+    behind.get_by_role("alert").wait_for(state="detached")
+    behind.locator(f".answer .job-link[href='/jobs/{jobs[1]}']").wait_for(state="detached")
+    assert len(sandbox.billed(3)["rows"]) == 3
+    assert behind.locator(".question").count() == 2
+    behind.close()
+
+
+def test_a_question_that_was_refused_is_the_one_that_is_tried_again(chat: Window, served: Served) -> None:
+    chat.ask("My name is Ada. One word.")
+    chat.ended()
+    told = '{"error": {"message": "no room.", "type": "rate_limit_error", "param": null, "code": "busy"}}'
+    chat.page.route("**/api/chat/stream", lambda route: route.fulfill(status=429, body=told))
+    chat.ask("What is my name? One word.")
+    chat.page.get_by_role("alert").wait_for()
+    chat.page.unroute("**/api/chat/stream")
+    chat.page.get_by_role("button", name="Try again").click()
+    chat.page.get_by_role("alert").wait_for(state="detached")
+    chat.page.wait_for_function("() => document.querySelectorAll('.answer .job-link').length === 2")
+    (newest, *_) = conversations.page(served.router.store, owner=None)
+    _, turns = conversations.find(served.router.store, newest.id) or (None, [])
+    assert [turn.said for turn in turns] == ["My name is Ada. One word.", "What is my name? One word."]
+    assert chat.page.locator(".question").count() == 2
+
+
 def test_an_error_before_the_first_word_is_told(chat: Window, sandbox: Sandbox, served: Served) -> None:
     sandbox.faults([{"kind": "status", "status": 400, "code": "bad_thing", "message": "no such luck", "times": 1}])
     chat.ask(ESSAY)

@@ -93,6 +93,21 @@ def test_a_retry_replaces_the_last_answer_and_both_are_paid(http: httpx2.Client,
     assert len(sandbox.billed(2)["rows"]) == 2
 
 
+def test_a_retry_of_an_answer_that_others_have_followed_is_refused(http: httpx2.Client, sandbox: Sandbox) -> None:
+    first = chat(http, message="Hello").meta
+    talk, seen = first["conversation"], first["job"]
+    second = chat(http, conversation=talk, message="And then?").meta
+    answer = http.post("/api/chat/stream", json={"conversation": talk, "retry": True, "job": seen})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conversation_changed")
+    assert [turn.get("job") for turn in http.get(f"/api/conversations/{talk}").json()["messages"][1::2]] == [
+        seen, second["job"],
+    ]  # fmt: skip
+    assert len(sandbox.billed(2)["rows"]) == 2
+    third = chat(http, conversation=talk, retry=True, job=second["job"]).meta
+    assert http.get(f"/api/conversations/{talk}").json()["messages"][3]["job"] == third["job"]
+    assert http.post("/api/chat/stream", json={"conversation": talk, "retry": True, "job": 3}).status_code == 400
+
+
 def test_a_forgotten_conversation_is_gone_and_its_job_is_not(http: httpx2.Client) -> None:
     meta = chat(http, message="Hello").meta
     assert http.delete(f"/api/conversations/{meta['conversation']}").status_code == 204

@@ -123,6 +123,7 @@ PAGE_CHAT = _body(
     model=_TEXT,
     conversation=_TEXT,
     retry=_YES,
+    job={"type": "string", "description": "with retry: the answer that is to be replaced, lest it be a later one"},
     key={"type": "string", "minLength": 1, "maxLength": 400},
     on_leave=_ON_LEAVE,
     system=_TEXT,

@@ -27,7 +27,8 @@ from router.web.running import Runs, Seat
 from router.web.streams import EventStream
 from router.web.tokens import SESSION_S, Caller
 
-_NOT_SENT = ("message", "messages", "conversation", "retry", "key", "on_leave", "system", "stream", "stream_options")
+_NOT_SENT = ("message", "messages", "conversation", "retry", "job", "key", "on_leave", "system", "stream",
+             "stream_options")  # fmt: skip
 
 _BODIES = {"/login": bodies.LOGIN, "/chat/stream": bodies.PAGE_CHAT}
 

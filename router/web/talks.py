@@ -55,8 +55,19 @@ async def turn_of(router: Router, caller: Caller, body: Mapping[str, Any]) -> As
         if not turns:
             raise _wrong("there is nothing to retry", "retry")
         *turns, last = turns
+        _check_seen(body, last)
         message, n = last.said, last.n
     return Asking(_sent(system or kept.system, turns, message), message, n, kept.id, kept.system)
+
+
+def _check_seen(body: Mapping[str, Any], last: Turn) -> None:
+    """Who names the answer that is to be replaced means that one, and none that came since."""
+    seen = body.get("job")
+    if seen is not None and not isinstance(seen, str):
+        raise _wrong("job must be text", "job")
+    if seen not in (None, last.job_id):
+        said = "the conversation went on since that answer, and only its last one can be tried again"
+        raise HTTPError(409, said, code="conversation_changed", param="job")
 
 
 def _wrong(said: str, param: str) -> HTTPError:

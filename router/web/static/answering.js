@@ -20,6 +20,8 @@ export const stop = (name) => post(`/api/jobs/${name}/cancel`);
 class Reading {
   conversation = null; // known once the answer has begun
 
+  job = null; // the same
+
   #open;
   #name;
   #signal;
@@ -41,7 +43,8 @@ class Reading {
   // ApiError when there is no answer, or none can be had any more.
   async *values() {
     let response = await this.#open();
-    this.#name = response.headers.get("X-Shunter-Job") ?? this.#name;
+    this.job = response.headers.get("X-Shunter-Job");
+    this.#name = this.job ?? this.#name;
     this.conversation = response.headers.get("X-Shunter-Conversation");
     while (response) {
       if (yield* this.#read(response)) return;

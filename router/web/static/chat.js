@@ -80,7 +80,8 @@ class Talk {
 
   // ---- what was said before ----
 
-  async #restore(pending) {
+  // `news` is said at the end.
+  async #restore(pending, news = null) {
     let kept;
     try {
       kept = await get(`/api/conversations/${this.#id}`);
@@ -94,6 +95,7 @@ class Talk {
     for (const message of kept.messages) this.#recall(message);
     const asked = kept.messages.findLast((message) => message.role === "user");
     if (pending && pending.message !== undefined && asked?.content !== pending.message) this.#resume(pending);
+    if (news) this.#turns.append(h("p.note.warn", { role: "alert" }, news));
     this.#follower.toEnd();
   }
 
@@ -103,6 +105,7 @@ class Talk {
       return;
     }
     const turn = this.#turn();
+    turn.job = message.job;
     if (UNFINISHED.includes(message.meta?.state)) this.#read(turn, attach(message.job, this.#aborting.signal));
     else turn.restore(message.content, message.meta);
   }
@@ -150,9 +153,12 @@ class Talk {
   #again() {
     if (this.#reading) return;
     this.#last.node.remove();
+    this.#turns.querySelector(":scope > .note")?.remove();
+    const { job } = this.#last;
     const model = this.#composer.model;
-    if (this.#id) this.#ask({ key: unique(), retry: true, conversation: this.#id, model });
-    else this.#ask({ ...this.#asked, key: unique(), model });
+    // What no job is known of is asked under its key once more: it may have arrived, and is paid once.
+    if (this.#id && job) this.#ask({ key: unique(), retry: true, job, conversation: this.#id, model });
+    else this.#ask({ ...this.#asked, key: job ? unique() : this.#asked.key, model });
   }
 
   #turn() {
@@ -167,6 +173,7 @@ class Talk {
     this.#composer.busy(true);
     try {
       for await (const value of reading.values()) {
+        turn.job ??= reading.job;
         if (!this.#id && reading.conversation) this.#named(reading.conversation);
         sessionStorage.removeItem("pending");
         turn.take(value);
@@ -186,9 +193,11 @@ class Talk {
     sessionStorage.removeItem("pending");
     if (!this.#id && error.conversation) this.#named(error.conversation);
     if (excused(error)) return;
+    if (error.code === "conversation_changed") return void this.#restore(null, "This conversation went on elsewhere: here it is as it stands now.");
+    turn.job ??= error.job ?? null;
     if (this.#stopping) return turn.stopped();
-    const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
-    turn.fail(`${error.message}${wait}`, error.job);
+    const wait = error.retryAfter ? `; try again in ${error.retryAfter} s` : "";
+    turn.fail(`${wait ? error.message.replace(/\.$/, "") : error.message}${wait}`, error.job);
   }
 
   #over() {

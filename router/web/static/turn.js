@@ -72,6 +72,15 @@ export class Turn {
 
   // ---- how it ends ----
 
+  // The job that answers it; null where none is known to.
+  get job() {
+    return this.#meta?.job ?? this.#job;
+  }
+
+  set job(id) {
+    this.#job = id;
+  }
+
   get text() {
     return this.#text;
   }
@@ -95,7 +104,7 @@ export class Turn {
 
   // `job` is given where no figures have come that name it.
   fail(message, job = null) {
-    this.#job = this.#meta?.job ?? job;
+    this.#job = this.#meta?.job ?? job ?? this.#job;
     this.#settle();
     this.#say(this.#text ? `The answer was cut off: ${message}` : message, "bad");
   }
@@ -153,7 +162,7 @@ export class Turn {
   #actions() {
     const copy = this.#text && iconButton("copy", "Copy the answer", () => copied(this.#text));
     const again = this.#again && iconButton("again", "Try again", this.#again);
-    const id = this.#meta?.job ?? this.#job;
+    const id = this.job;
     const job = id && h("a.job-link", { href: `/jobs/${id}`, title: "The job of this answer" }, "job");
     return h("div.actions", {}, job, copy, again);
   }
