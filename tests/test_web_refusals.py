@@ -91,13 +91,13 @@ def test_rows_of_a_batch_under_a_budget(asked: openai.OpenAI, served: Served) ->
 
 
 @pytest.mark.parametrize(
-    ("headers", "words"),
-    [({"X-Shunter-Tags": "team"}, "X-Shunter-Tags is 'team': write key=value"),
-     ({"X-Shunter-Deadline": "soon"}, "X-Shunter-Deadline: 'soon' is not a time")],
+    ("headers", "code", "words"),
+    [({"X-Shunter-Tags": "team"}, "hint", "X-Shunter-Tags is 'team': write key=value"),
+     ({"X-Shunter-Deadline": "soon"}, "time", "X-Shunter-Deadline: 'soon' is not a time")],
 )  # fmt: skip
-def test_a_hint_that_cannot_be_read_is_named_as_it_was_sent(asking: Any, headers: Any, words: str) -> None:
+def test_a_hint_that_cannot_be_read_is_named_as_it_was_sent(asking: Any, headers: Any, code: str, words: str) -> None:
     status, error = asking(headers)
-    assert status == 400
+    assert (status, error["code"]) == (400, code)
     assert plain(error).startswith(words)
 
 

@@ -57,7 +57,7 @@ class Hints:
         return cls(
             deadline=_deadline(deadline, now) if deadline else None,
             class_=class_,
-            tags=tags_of(tuple(part.strip() for part in tags.split(",")), "X-Shunter-Tags") if tags else None,
+            tags=_tags(tags) if tags else None,
             key=f"{caller.key_id}:{key}" if key and caller.key_id else key,
             on_leave=OnLeave(leave),
             queued="respond-async" in headers.get("prefer", "").lower(),
@@ -89,6 +89,13 @@ def _deadline(words: str, now: datetime) -> datetime:
         return when.moment(words, now, past=False)
     except UsageError as error:
         raise HTTPError(400, f"X-Shunter-Deadline: {error}", code=error.code) from None
+
+
+def _tags(words: str) -> dict[str, str]:
+    try:
+        return tags_of(tuple(part.strip() for part in words.split(",")), "X-Shunter-Tags")
+    except UsageError as error:
+        raise HTTPError(400, str(error), code="hint") from None
 
 
 def json_of(body: bytes) -> dict[str, Any]:
