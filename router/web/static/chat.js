@@ -137,6 +137,7 @@ class Talk {
   #send(text) {
     if (this.#reading) return;
     this.#turns.querySelector(".welcome")?.remove();
+    this.#turns.querySelector(":scope > .note")?.remove();
     this.#turns.append(question(text));
     this.#ask({ key: unique(), message: text, conversation: this.#id ?? undefined, model: this.#composer.model });
     this.#composer.text = "";
