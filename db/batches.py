@@ -101,9 +101,13 @@ def uploaded(store: Store, batch_id: str, file_id: str | None) -> bool:
 
 
 def upload_anew(store: Store, batch: Batch) -> bool:
-    """The old file is dead: back to packed, so that a late create of a paused owner names nothing."""
+    """The old file is dead: back to packed, so that a late create of a paused owner names nothing.
+
+    False when it has another file by now, or the create that `batch` was read with is not its last one.
+    """
     sent = BATCH.c.state.in_([BatchState.UPLOADED.value, BatchState.UNSURE.value])
-    where = and_(BATCH.c.id == batch.id, sent, BATCH.c.file_id == batch.file_id, BATCH.c.provider_batch_id.is_(None))
+    same = and_(BATCH.c.file_id == batch.file_id, BATCH.c.create_intent_at.is_not_distinct_from(batch.create_intent_at))
+    where = and_(BATCH.c.id == batch.id, sent, same, BATCH.c.provider_batch_id.is_(None))
     gone = {"state": BatchState.PACKED.value, "file_id": None, "upload_intent_at": None, "create_intent_at": None}
     return _move(store, where, gone, durable=True)
 
@@ -135,16 +139,35 @@ def intend_create(store: Store, batch: Batch, now: datetime, *, only: bool = Fal
 
 def forget_intent(store: Store, batch: Batch, intent_at: datetime) -> bool:
     """Nothing was created under the intent of that time, so the next POST may go out at once."""
+    with store.write() as connection:
+        return forgotten(connection, batch, intent_at)
+
+
+def forgotten(connection: Connection, batch: Batch, intent_at: datetime) -> bool:
+    """The same as a part of a transaction."""
     column = BATCH.c.upload_intent_at if batch.state == BatchState.PACKED.value else BATCH.c.create_intent_at
     where = and_(BATCH.c.id == batch.id, BATCH.c.provider_batch_id.is_(None), column == intent_at)
-    return _move(store, where, {column.name: None})
+    return _moved(connection, where, {column.name: None})
+
+
+def unsent(store: Store, batch: Batch, *, status: str, error: str, now: datetime) -> bool:
+    """Nothing of it is at the provider and nothing will be: only its rows are to be settled, by `error` ("code: why").
+
+    False when it has moved on since it was read, or another POST has been intended: what was seen is not of that one.
+    """
+    intents = (BATCH.c.upload_intent_at, BATCH.c.create_intent_at)
+    same = and_(*(intent.is_not_distinct_from(getattr(batch, intent.name)) for intent in intents))
+    open_ = BATCH.c.state.in_([BatchState.PACKED.value, BatchState.UPLOADED.value, BatchState.UNSURE.value])
+    where = and_(_as_read(batch), open_, same, BATCH.c.provider_batch_id.is_(None))
+    final = {"state": BatchState.ENDED.value, "status": status, "error": error, "ended_at": now, "next_poll_at": now}
+    return _move(store, where, final | {"create_intent_at": None}, durable=True)
 
 
 def created(store: Store, batch_id: str, *, provider_batch_id: str, status: str, expires_at: datetime | None,
             next_poll_at: datetime, now: datetime) -> bool:  # fmt: skip
     """The batch is at the provider under this id; False when it was known under another already, or was given up."""
-    open_ = BATCH.c.state != BatchState.IMPORTED.value
-    where = and_(BATCH.c.id == batch_id, BATCH.c.provider_batch_id.is_(None), open_)
+    over = BATCH.c.state.in_([BatchState.ENDED.value, BatchState.IMPORTED.value])
+    where = and_(BATCH.c.id == batch_id, BATCH.c.provider_batch_id.is_(None), not_(over))
     known = {"state": BatchState.SUBMITTED.value, "provider_batch_id": provider_batch_id, "status": status}
     times = {"submitted_at": now, "expires_at": expires_at, "next_poll_at": next_poll_at, "error": None}
     return _move(store, where, known | times, durable=True)

@@ -1,6 +1,6 @@
 """How attempts end: the ledger, the answer and the job's move, in one transaction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -88,6 +88,9 @@ class Settlement(NamedTuple):
     logged: bool = False
 
 
+Still = Callable[[Connection], bool]  # whether what a settlement rests on still holds
+
+
 @repeatable
 def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> None:
     """Close attempts, keep answers, move their jobs. Settling the same attempt again changes nothing.
@@ -99,16 +102,24 @@ def settle(store: Store, settlements: Sequence[Settlement], now: datetime) -> No
 
 
 @repeatable
+def settle_while(store: Store, settlements: Sequence[Settlement], now: datetime, still: Still) -> bool:
+    """The same where `still` says so in its transaction, once the jobs are held; else nothing is done, and False."""
+    return _settle(store, settlements, now, None, still) is not None
+
+
+@repeatable
 def settle_rows(store: Store, settlements: Sequence[Settlement], now: datetime, batch_id: str) -> Sequence[Settlement]:
     """The same for what a batch's results say; what is none of its rows is left out, and what is comes back."""
-    return _settle(store, settlements, now, batch_id)
+    return _settle(store, settlements, now, batch_id) or ()
 
 
 def _settle(
-    store: Store, settlements: Sequence[Settlement], now: datetime, batch_id: str | None
-) -> Sequence[Settlement]:
+    store: Store, settlements: Sequence[Settlement], now: datetime, batch_id: str | None, still: Still | None = None
+) -> Sequence[Settlement] | None:
     with store.write() as connection:
         hold_ids(connection, JOB, [one.job_id for one in settlements])
+        if still is not None and not still(connection):
+            return None
         ends = [Settled(*one[:3], isinstance(one.ending, Succeeded)) for one in settlements]
         with ledger.closing(connection, ends, now, batch_id) as closed:
             if batch_id is not None and closed < len(settlements):  # settled before, or not ours

@@ -4,6 +4,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from secrets import token_hex
 
 from db import batch_rows, batches
@@ -65,12 +66,12 @@ async def _over(context: Context, batch: Batch) -> bool:
 
 async def _upload(context: Context, batch: Batch) -> None:
     if polling.to_leave(context, batch):
-        await importing.called_off(context, batch)
+        await _called_off(context, batch)
         return
     provider = context.batch_provider(batch.provider)
     ticket = await _ticket(context, batch)
-    if not ticket.rows:  # every row was taken out before it was sent
-        await context.db(batches.imported, batch.id, context.clock.now())
+    if not ticket.rows:
+        await _called_off(context, batch, "every row of it was taken out before it was sent")
     elif not provider.has_files:
         await context.db(batches.uploaded, batch.id, None)
     elif batch.upload_intent_at and (file_id := await provider.find_file(ticket)):
@@ -79,6 +80,7 @@ async def _upload(context: Context, batch: Batch) -> None:
         now = context.clock.now()
         if not await context.db(batches.intend_upload, batch, ticket.rows, now):
             return
+        batch.upload_intent_at = now
         if not await _in_time(context, batch, now):
             return
         try:
@@ -91,7 +93,10 @@ async def _upload(context: Context, batch: Batch) -> None:
 
 
 async def _without_line(context: Context, batch: Batch, ticket: Ticket, error: CallError, intent_at: datetime) -> bool:
-    """Whether the refusal of an upload names a line, as servers do that check files at once: the others go again."""
+    """Whether the refusal of an upload names a line, as servers do that check files at once: the others go again.
+
+    Its row fails in the transaction that gives the intent back: it may be in another worker's file by now.
+    """
     line = named_line(str(error))
     if (
         not line
@@ -102,8 +107,8 @@ async def _without_line(context: Context, batch: Batch, ticket: Ticket, error: C
         return False
     if not await context.db(batch_rows.rows_at, batch.id, [line]):
         return False
-    if await context.db(batches.forget_intent, batch, intent_at):  # else another worker's by now
-        await importing.quarantine(context, batch, [(line, error.code, str(error))])
+    still_ours = partial(batches.forgotten, batch=batch, intent_at=intent_at)
+    await importing.quarantine(context, batch, [(line, error.code, str(error))], still_ours)
     return True
 
 
@@ -150,7 +155,7 @@ async def _create(context: Context, batch: Batch) -> None:
     if batch.create_intent_at:
         await _create_again(context, batch)
     elif polling.to_leave(context, batch):
-        await importing.called_off(context, batch)
+        await _called_off(context, batch)
     elif not context.batch_provider(batch.provider).has_files and await context.db(batches.unresolved_create, batch):
         await _look_again(context, batch, _ONE_AT_A_TIME)
     else:
@@ -164,7 +169,7 @@ async def _create_again(context: Context, batch: Batch) -> None:
     if await _adopted(context, provider, batch, ticket) or await _too_early(context, batch, batch.create_intent_at):
         return
     if polling.to_leave(context, batch):
-        await importing.called_off(context, batch)
+        await _called_off(context, batch)
     elif provider.has_files and batch.file_id:
         # A paused owner may still send its POST: let it name a dead file.
         await provider.delete_file(batch.file_id)
@@ -178,7 +183,10 @@ async def _post(context: Context, batch: Batch, ticket: Ticket) -> None:
     won = await context.db(batches.intend_create, batch, now, only=not provider.has_files)
     if not won and not provider.has_files:
         await _look_again(context, batch, _ONE_AT_A_TIME)
-    if not won or not await _in_time(context, batch, now):
+    if not won:
+        return
+    batch.create_intent_at = now
+    if not await _in_time(context, batch, now):
         return
     try:
         remote = await provider.submit(replace(ticket, tries=batch.create_tries + 1))
@@ -267,13 +275,18 @@ async def _not_posted(context: Context, batch: Batch, error: CallError, intent_a
     now = context.clock.now()
     if error.maybe_billed:
         await context.db(batches.wait, batch, now + timedelta(seconds=_SOON_S), error=str(error))
-    elif not await context.db(batches.forget_intent, batch, intent_at):
-        return
     elif isinstance(error, Transient):
         await polling.put_off(context, batch, error)
         if batch.file_id and error.status == 400 and batch.create_tries >= _FILE_TRIES:
             await context.db(batches.upload_anew, batch)
-    elif error.status in polling.KEY:  # nothing is lost, all waits
-        raise error
-    else:
-        await importing.refused(context, batch, error)
+        else:
+            await context.db(batches.forget_intent, batch, intent_at)
+    elif error.status not in polling.KEY:
+        await context.db(batches.unsent, batch, status="failed", error=f"{error.code}: {error}", now=now)
+    elif await context.db(batches.forget_intent, batch, intent_at):
+        raise error  # nothing is lost, all waits
+
+
+async def _called_off(context: Context, batch: Batch, why: str = "its batch was cancelled before it was sent") -> None:
+    """Nothing was created at the provider and nothing will be."""
+    await context.db(batches.unsent, batch, status="cancelled", error=f"cancelled: {why}", now=context.clock.now())

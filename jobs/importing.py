@@ -37,6 +37,10 @@ async def import_rows(context: Context, batch: Batch) -> None:
 
     Doing it again changes nothing, so it may be cut off anywhere.
     """
+    if batch.provider_batch_id is None:
+        await _rest(context, batch, _unsent(batch))
+        await _close(context, batch)
+        return
     answered = await _import(context, batch, _remote(batch))
     # Rows that validation named are settled by now; the others were never looked at.
     spared = batch.status == "failed" and await context.db(batch_rows.some_settled, batch.id)
@@ -79,19 +83,6 @@ async def _rest(context: Context, batch: Batch, row: Row) -> None:
     """Settle every row that is still open in the same way."""
     while left := await context.db(batch_rows.open_rows, batch.id, _ROWS_A_WRITE):
         await settle_rows(context, batch, [(job_id, n, row) for job_id, n in left])
-
-
-async def refused(context: Context, batch: Batch, error: CallError) -> None:
-    """The provider took neither the file nor the batch: its rows fail, and have cost nothing."""
-    await _rest(context, batch, Row("", None, error_code=error.code, error=str(error), retry=False))
-    await _close(context, batch)
-
-
-async def called_off(context: Context, batch: Batch) -> None:
-    """Nothing was created at the provider and nothing will be: its rows have cost nothing."""
-    why = "its batch was cancelled before it was sent"
-    await _rest(context, batch, Row("", None, error_code="cancelled", error=why, cancelled=True))
-    await _close(context, batch)
 
 
 async def unfit(context: Context, batch: Batch, rows: Sequence[Unfit]) -> None:
@@ -145,11 +136,13 @@ async def is_ours(context: Context, provider: BatchProvider, remote: Remote, bat
     return False
 
 
-async def quarantine(context: Context, batch: Batch, lines: Sequence[tuple[int, str, str]]) -> None:
+async def quarantine(
+    context: Context, batch: Batch, lines: Sequence[tuple[int, str, str]], still: settle.Still | None = None
+) -> None:
     """Fail the rows that the provider's validation names, so that the others can go without them."""
     where = await context.db(batch_rows.rows_at, batch.id, [line for line, _, _ in lines]) if lines else {}
     named = [(*where[line], _refused(line, code, text)) for line, code, text in lines if line in where]
-    await settle_rows(context, batch, named)
+    await settle_rows(context, batch, named, still)
 
 
 def _refused(line: int, code: str, text: str) -> Row:
@@ -196,6 +189,12 @@ def _remote(batch: Batch) -> Remote:
     )
 
 
+def _unsent(batch: Batch) -> Row:
+    """What is said of the rows of a batch that never came to be at the provider: they have cost nothing."""
+    code, _, error = (batch.error or "error: it was not sent").partition(": ")
+    return Row("", None, code, error, retry=False, cancelled=batch.status == "cancelled")
+
+
 def _missing(batch: Batch, *, lost: bool, spared: bool) -> Row:
     """What is said of a row that is in no file. `lost`: more rows were done than were answered."""
     code, _, error = (batch.error or f"batch_{batch.status}: the batch {batch.status}").partition(": ")
@@ -212,12 +211,15 @@ def _lasting(code: str) -> bool:
     return lasting(None, code)
 
 
-async def settle_rows(context: Context, batch: Batch, rows: Sequence[Keyed]) -> None:
-    """One page: a second settlement of the same row changes nothing."""
+async def settle_rows(context: Context, batch: Batch, rows: Sequence[Keyed], still: settle.Still | None = None) -> None:
+    """One page: a second settlement of the same row changes nothing. `still`: as for `settle.settle_while`."""
     if not rows:
         return
     settlements, now = await _settlements(context, batch, rows)
-    await context.db(settle.settle, settlements, now)
+    if still is None:
+        await context.db(settle.settle, settlements, now)
+    elif not await context.db(settle.settle_while, settlements, now, still):
+        return
     context.tell(RowsEnded(batch, settlements))
 
 

@@ -11,12 +11,14 @@ from db import batches
 from db.tables import Batch
 from jobs import packing, worker
 from jobs.context import Context
+from jobs.errors import CallError
 from tests.lanes import World
 
 PROMPTS = [f"Name the capital of country number {n}, in one word." for n in range(6)]
 GRACE_S = 600.0
 DAY_S = 24 * 3600.0
 POSTS = {"path": "/v1/batches", "method": "POST"}
+_READS = ("db.batch_rows", "db.plans")  # of what a batch's lane calls there
 
 
 class Pause:
@@ -49,6 +51,42 @@ class Door:
             self.reached.set()
             await self.go_on.wait()
         return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+class After:
+    """A context whose first write after a refused call of a provider is held, at its door or behind it."""
+
+    def __init__(self, context: Context, owner: Any, name: str, *, behind: bool) -> None:
+        self._context, self._behind = context, behind
+        self._refused = False
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        real: Callable[..., Any] = getattr(owner, name)
+
+        async def refused(*args: Any) -> Any:
+            try:
+                return await real(*args)
+            except CallError:
+                self._refused = True
+                raise
+
+        setattr(owner, name, refused)
+
+    async def db(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        held = self._refused and function.__module__ not in _READS
+        self._refused = self._refused and not held
+        if held and not self._behind:
+            await self._hold()
+        result = await self._context.db(function, *args, **options)
+        if held and self._behind:
+            await self._hold()
+        return result
+
+    async def _hold(self) -> None:
+        self.reached.set()
+        await self.go_on.wait()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

@@ -248,6 +248,22 @@ def test_a_clear_refusal_gives_the_right_back(store: Store) -> None:
     assert get(store).upload_intent_at is not None
 
 
+def test_what_is_given_up_before_it_was_sent_is_neither_posted_nor_created(store: Store) -> None:
+    add(store, job())
+    packed(store)
+    before = get(store)
+    end: dict[str, Any] = {"status": "cancelled", "error": "cancelled: called off", "now": SOON}
+    assert batches.intend_upload(store, before, 1, NOW)
+    assert not batches.unsent(store, before, **end)  # another worker's POST
+    batches.uploaded(store, "b", "file")
+    uploaded = get(store)
+    assert batches.unsent(store, uploaded, **end)
+    assert not batches.unsent(store, uploaded, **end)
+    assert not batches.intend_create(store, uploaded, SOON)
+    assert not created(store)  # so that who made it cancels it
+    assert (get(store).state, get(store).status, get(store).error) == ("ended", "cancelled", "cancelled: called off")
+
+
 def test_an_unclear_create_is_seen_by_the_others_of_its_provider(store: Store) -> None:
     add(store, job(), job(model="gpt-4o"))
     packed(store)
