@@ -173,6 +173,13 @@ def created(store: Store, batch_id: str, *, provider_batch_id: str, status: str,
     return _move(store, where, known | times, durable=True)
 
 
+def known(store: Store, batch: Batch) -> bool:
+    """It has a provider's id, so that it is there, whatever an older look at the provider's list said after that."""
+    over = BATCH.c.state.in_([BatchState.ENDED.value, BatchState.IMPORTED.value])
+    where = and_(_as_read(batch), not_(over), BATCH.c.provider_batch_id.is_not(None))
+    return _move(store, where, {"state": BatchState.SUBMITTED.value, "error": None})
+
+
 def polled(store: Store, batch: Batch, *, status: str, done: int, expires_at: datetime | None,
            next_poll_at: datetime) -> bool:  # fmt: skip
     """It is not at its end yet."""

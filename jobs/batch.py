@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_hex
 
-from db import batch_rows, batches
+from db import batch_rows, batches, stuck
 from db.engine import Store
 from db.ids import custom_id
 from db.states import BatchState, Lane
@@ -40,7 +40,10 @@ async def move(context: Context, batch: Batch) -> None:
     while current.state in steps:
         before = current.state
         try:
-            await steps[before](context, current)
+            if current.provider_batch_id and before in stuck.UNBOUND:
+                await context.db(batches.known, current)
+            else:
+                await steps[before](context, current)
         except CallError as error:
             await polling.put_off(context, current, error)
             raise

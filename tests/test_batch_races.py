@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from db import batches, settle
 from jobs import batch
@@ -116,6 +117,28 @@ def test_a_refusal_of_one_line_that_was_overtaken_fails_no_row_that_runs(world: 
     ended = {"succeeded": len(PROMPTS) - 1, "failed": 1} if behind else {"succeeded": len(PROMPTS)}
     assert world.states() == ended
     assert world.sandbox.bill(kind="batch")["totals"]["rows"] == ended["succeeded"]
+
+
+@pytest.mark.both
+def test_a_batch_that_is_known_is_polled_though_an_old_look_called_it_unsure(world: World) -> None:
+    """As workers left it before looks named what they had read."""
+
+    async def play() -> None:
+        context = world.context()
+        await batch.move(context, await packed(world, context))
+        assert the_batch(world).state == "submitted"
+        with world.store.write() as connection:
+            connection.execute(text("UPDATE batch SET state = 'unsure', error = 'looking for what it made'"))
+        world.clock.ahead += GRACE_S + 1
+        world.sandbox.advance(DAY_S)
+        await to_the_end(world, context)
+
+    world.sandbox.faults([RUNNING])
+    world.add(*PROMPTS)
+    asyncio.run(play())
+    assert (the_batch(world).state, the_batch(world).error) == ("imported", None)
+    assert (world.made("/v1/files"), world.made("/v1/batches")) == (1, 1)
+    paid_once(world)
 
 
 @pytest.mark.both
