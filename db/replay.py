@@ -4,7 +4,7 @@ Read only, a page of jobs in memory at a time.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, or_, select
@@ -62,6 +62,10 @@ class Recorded(NamedTuple):
     class_: str
     rule: str
     plan: list[dict[str, Any]]
+    options: list[dict[str, Any]]  # every plan that was weighed
+    input_tokens: int  # as estimated then, with what was known of such requests; and so are the next two
+    output_p50: int
+    output_p90: int
     paid_nano: int
     blind: int
     answers: tuple[Answered, ...]
@@ -87,7 +91,10 @@ class Stay(NamedTuple):
 _OF_JOB = [JOB.c[name] for name in Recorded._fields[:12]]
 _OF_BODY = [BODY.c.body, BODY.c.post_process, BODY.c.handling]
 _GROUP = (SUBMISSION.c.accepted + SUBMISSION.c.duplicates + SUBMISSION.c.rejected).label("group")
-_OF_DECISION = [DECISION.c["class"].label("class_"), DECISION.c.rule, DECISION.c.plan]
+_OF_DECISION = [
+    DECISION.c["class"].label("class_"), DECISION.c.rule, DECISION.c.plan, DECISION.c.options, DECISION.c.input_tokens,
+    DECISION.c.output_p50, DECISION.c.output_p90,
+]  # fmt: skip
 _TRIES = select(
     ATTEMPT.c.job_id, ATTEMPT.c.state, ATTEMPT.c.lane, ATTEMPT.c.tier, ATTEMPT.c.input_tokens, ATTEMPT.c.output_tokens,
     ATTEMPT.c.cached_tokens, ATTEMPT.c.cache_write_tokens, PAID.label("cost_nano"), ATTEMPT.c.ended_at,
@@ -116,6 +123,15 @@ def jobs(store: Store, since: datetime | None = None, until: datetime | None = N
         if len(rows) < PAGE:
             return
         after = rows[-1].id
+
+
+def span(store: Store, since: datetime | None = None, until: datetime | None = None) -> timedelta:
+    """From the first to the last job that was submitted in this time."""
+    at = JOB.c.submitted_at
+    period = and_(at >= (since or _FIRST), at < (until or _LAST))
+    with store.read() as connection:
+        first, last = connection.execute(select(func.min(at), func.max(at)).where(period)).one()
+    return last - first if first else timedelta()
 
 
 def _tries(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:

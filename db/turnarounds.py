@@ -94,9 +94,10 @@ class Counted(NamedTuple):
     estimated: int
 
 
-def counted(store: Store) -> dict[str, Counted]:
-    """How far estimates of input tokens were off, by model."""
+def counted(store: Store, now: datetime | None = None) -> dict[str, Counted]:
+    """How far estimates of input tokens were off, by model, as it was known then."""
     known = and_(ATTEMPT.c.state == AttemptState.OK.value, ATTEMPT.c.input_tokens > 0)
+    known = known if now is None else and_(known, ATTEMPT.c.sent_at <= now, ATTEMPT.c.ended_at <= now)
     columns = (ATTEMPT.c.job_id, ATTEMPT.c.model, ATTEMPT.c.input_tokens)
     newest = select(*columns).where(known).order_by(ATTEMPT.c.sent_at.desc()).limit(COUNTED).subquery()
     sums = func.count(), func.sum(newest.c.input_tokens), func.sum(DECISION.c.input_tokens)

@@ -1,6 +1,6 @@
 """What earlier answers tell of the next one: its length, by template and model, and the count of what is sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from db import lengths, turnarounds
@@ -34,10 +34,15 @@ class Answers:
     def factor(self, model: str) -> float:
         """What an estimate of the model's input tokens is to be multiplied by, as its provider counted before."""
         if monotonic() - self._looked > LOOK_S:
-            self._looked, store = monotonic(), self._store()
-            counted = turnarounds.counted(store) if store else {}
-            self._factors = {name: _factor(one) for name, one in counted.items()}
+            self._looked = monotonic()
+            if store := self._store():
+                self.learn(turnarounds.counted(store))
         return self._factors.get(model, 1.0)
+
+    def learn(self, counted: Mapping[str, Counted]) -> None:
+        """Take in what providers counted, which holds for LOOK_S."""
+        self._looked = monotonic()
+        self._factors = {name: _factor(one) for name, one in counted.items()}
 
     def of(self, request: Request) -> Seen | None:
         """What is known of the answers of such requests."""

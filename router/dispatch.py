@@ -35,8 +35,8 @@ from router.decision import Decision, Facts
 from router.estimate import Estimates, Size
 from router.finish import Finish
 from router.opening import is_there
-from router.policy import changes, decide, seconds_left
-from router.rules import Policy, changed_by, load, told
+from router.policy import decide, routed
+from router.rules import Policy, load
 from router.settings import Settings, provider_of
 from router.watchers import watchers
 
@@ -69,15 +69,10 @@ class Router:
 
         `group` is the number of rows that came in with it.
         """
-        facts = self._facts(request, wish, now, group)
-        rules = changes(facts, self.policy, seconds_left(facts, now)) if self.policy.changes_requests else []
-        if not rules:
-            return request, facts
-        changed = changed_by(rules, request, now)
-        provider = next((rule.provider for rule in rules if rule.provider), None)
-        return changed, self._facts(changed, wish, now, group, provider)._replace(changed=told(rules))
+        return routed(request, self.policy, now, lambda one, at: self.facts(one, wish, now, group, at))
 
-    def _facts(self, request: Request, wish: Wish, now: datetime, group: int = 1, provider: str | None = None) -> Facts:
+    def facts(self, request: Request, wish: Wish, now: datetime, group: int = 1, provider: str | None = None) -> Facts:
+        """What the policy looks at; the request goes to whoever serves its model unless a `provider` is named."""
         provider = provider or provider_of(request.model, self.settings.endpoints)
         return Facts.of(
             request,

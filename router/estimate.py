@@ -16,6 +16,7 @@ from router.tokens import request_tokens
 from router.wording import cap_of, output_tokens
 
 SLOW = (Lane.BATCH, Lane.BACKGROUND)
+NO_BATCH = "this server has no Batch API"
 Z95 = 1.6448536269514722  # the 0.95 quantile of the standard normal distribution
 _ROOT_2 = sqrt(2)
 
@@ -177,7 +178,7 @@ def estimate(
     `cost` is asked with the lane and its tier or window. `has_batch` None is not known yet, and is tried;
     `batch_wait_s` is how long nothing may be submitted to it.
     """
-    no_batch = "this server has no Batch API" if has_batch is False else None
+    no_batch = NO_BATCH if has_batch is False else None
     median, large = Usage(size.input_tokens, size.output_p50), Usage(size.input_tokens, size.output_p90)
 
     def lane(name: Lane, work: Spread, tier: Tier = Tier.DEFAULT, why_not: str | None = None,

@@ -4,6 +4,7 @@ Who waits decides first: a person, or a program in the middle of a tool loop, is
 Where nobody waits, money decides among the plans that are done in time with the policy's confidence.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
@@ -11,15 +12,17 @@ from typing import NamedTuple, NoReturn
 
 from db.money import usd
 from db.states import Lane, Tier
+from jobs.chat import Request
 from jobs.errors import Refused, UsageError
 from router.decision import Decision, Facts, Option, Plan, Step, Told
 from router.estimate import Estimates
 from router.options import Weighed, weigh
 from router.reason import reason
-from router.rules import Policy, Rule
+from router.rules import Policy, Rule, changed_by, told
 
 __all__ = ["Decision", "Facts", "Option", "Plan", "Policy", "Step", "decide"]
 
+FactsOf = Callable[[Request, str | None], Facts]
 FAST, STREAM = Tier.FAST, Lane.STREAM  # found quicker than in their class
 
 # Where prices are unknown: what usually costs least.
@@ -100,6 +103,20 @@ def classify(facts: Facts, policy: Policy, seconds_left: float) -> Verdict:
 def changes(facts: Facts, policy: Policy, seconds_left: float) -> list[Rule]:
     """The rules that change the request itself, in their order: the first one counts that names a thing."""
     return [rule for rule in policy.rules if rule.changes_request and rule.fits(facts, seconds_left)]
+
+
+def routed(request: Request, policy: Policy, now: datetime, facts_of: FactsOf) -> tuple[Request, Facts]:
+    """The request as the policy changes it, most often not at all, and its facts.
+
+    `facts_of` is asked for the facts of a request, and told the provider where a rule names one.
+    """
+    facts = facts_of(request, None)
+    rules = changes(facts, policy, seconds_left(facts, now)) if policy.changes_requests else []
+    if not rules:
+        return request, facts
+    changed = changed_by(rules, request, now)
+    provider = next((rule.provider for rule in rules if rule.provider), None)
+    return changed, facts_of(changed, provider)._replace(changed=told(rules))
 
 
 def seconds_left(facts: Facts, now: datetime) -> float:

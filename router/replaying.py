@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 from db import replay as past
 from db import turnarounds
 from db.replay import Answered, Recorded
-from db.states import Lane
+from db.states import Lane, Tier
 from jobs import pricing
 from jobs.chat import Handling, Request, Usage
 from jobs.errors import Refused, ShunterError, UsageError
@@ -21,13 +22,16 @@ from router.curves import History
 from router.decided import Wish
 from router.decision import Decision, Facts, Step, iso
 from router.dispatch import Router
-from router.finish import Finish
+from router.estimate import NO_BATCH
+from router.finish import LOOK_S, Finish
+from router.policy import routed
 from router.tally import Tally
 from router.whatif import Replayed, Roads, Untold, left_out, replay, silent
 from router.when import moment
 
 BEFORE = timedelta(days=30)  # how far the history of turnarounds reaches back before the first job
-LOOK = timedelta(hours=1)  # what was seen by then is looked up again after this
+LOOK = timedelta(seconds=LOOK_S)  # what was seen by then is looked up again after this, as it was then
+LOOKS = 2000  # of one replay: over a long time they are further apart
 _DECISIONS = 5000
 _OF_EACH = {  # where the message has the job's own figures
     "over_cap": "above its cap",
@@ -66,7 +70,8 @@ def over(
 
 def replayed(router: Router, since: datetime | None, until: datetime | None) -> Iterator[list[Replayed]]:
     """Each job that was submitted in this time, a page at a time."""
-    again = _Again(router, History(past.stays(router.store, since and since - BEFORE)))
+    look = max(LOOK, past.span(router.store, since, until) / LOOKS)
+    again = _Again(router, History(past.stays(router.store, since and since - BEFORE)), look)
     for page in past.jobs(router.store, since, until):
         yield [again(job) for job in page]
 
@@ -74,8 +79,9 @@ def replayed(router: Router, since: datetime | None, until: datetime | None) -> 
 class _Again:
     """Decides recorded jobs anew by what was known when they came in; equal facts of one moment once."""
 
-    def __init__(self, router: Router, history: History) -> None:
-        self._router, self._roads = router, Roads(history, self._leaving)
+    def __init__(self, router: Router, history: History, look: timedelta) -> None:
+        self._router, self._look_again = router, look
+        self._roads = Roads(history, self._leaving)
         router.answers = Answers(lambda: None)  # it keeps sums alone, which would tell of the future
         router.finish = Finish(router.policy.priors, router.settings.concurrency, lambda: None)
         self._looked: datetime | None = None
@@ -91,7 +97,7 @@ class _Again:
         at = job.submitted_at
         self._look(at)
         try:
-            _, facts = self._router.routed(_request(job), _wish(job), at, job.group)
+            _, facts = routed(_request(job), self._router.policy, at, partial(self._facts, job))
         except UsageError as error:
             return Untold("undecided", _words(error))
         if (facts.provider, facts.model) != (job.provider, job.model):
@@ -102,6 +108,12 @@ class _Again:
             found = self._known[facts, at] = self._decide(facts, at)
         return found
 
+    def _facts(self, job: Recorded, request: Request, provider: str | None) -> Facts:
+        """What was known of a request when its job came in; no key of today and no later answer tells of it."""
+        provider = provider or (job.provider if request.model == job.model else None)
+        facts = self._router.facts(request, _wish(job), job.submitted_at, job.group, provider)
+        return as_it_was(facts, job) if (facts.provider, facts.model) == (job.provider, job.model) else facts
+
     def _decide(self, facts: Facts, at: datetime) -> Decision | Untold:
         try:
             return self._router.decide(facts, at)
@@ -111,10 +123,11 @@ class _Again:
             return Untold("undecided", _words(error))
 
     def _look(self, now: datetime) -> None:
-        if self._looked is None or now - self._looked >= LOOK:
+        if self._looked is None or now - self._looked >= self._look_again:
             self._looked = now
             store = self._router.store
             self._router.finish.learn(turnarounds.batches(store, now), turnarounds.calls(store, now))
+            self._router.answers.learn(turnarounds.counted(store, now))
 
     def _price(self, job: Recorded, answer: Answered, lane: Lane, tier: str) -> int | None:
         usage = Usage(answer.input, answer.output, answer.cached, answer.cache_write)
@@ -127,6 +140,21 @@ class _Again:
         """Seconds from the hour to leave until the next step begins: as long as the policy reckons with."""
         policy = self._router.policy
         return {Lane.BATCH: policy.cancel_s, Lane.BACKGROUND: policy.cancel_background_s}.get(step.lane, 0.0)
+
+
+def as_it_was(facts: Facts, job: Recorded) -> Facts:
+    """The facts with what the job's own decision says of them: its sizes, by what was known of its template then, and
+    which lanes there were.
+    """
+    facts = facts._replace(input_tokens=job.input_tokens, output_p50=job.output_p50, output_p90=job.output_p90)
+    if not job.options:
+        return facts
+    firsts = [option["plan"][0] | {"why_not": option["why_not"]} for option in job.options]
+    return facts._replace(
+        has_batch=not any(one["lane"] == Lane.BATCH and one["why_not"] == NO_BATCH for one in firsts),
+        has_background=any(one["lane"] == Lane.BACKGROUND for one in firsts),
+        has_flex=any(one["tier"] == Tier.FLEX for one in firsts),
+    )
 
 
 def _words(error: ShunterError) -> str:

@@ -3,21 +3,28 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from math import log
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from db import replay, reports
+from db import batches, lengths, queue, replay, reports
 from db.engine import Store
+from db.ids import new_id
 from db.ledger import Charge
+from db.packing import Waiting
 from db.settle import Failed
-from db.states import AttemptState
-from router import replaying
+from db.states import AttemptState, Lane
+from jobs.chat import Request
+from jobs.templates import template_of
+from router import estimate, replaying
+from router.decided import Started, Wish
 from router.dispatch import Router
-from tests.lanes import MODEL, NOW, World, add, job
-from tests.past import batched, called, end, forcing, packed, paid, router
+from tests.lanes import MODEL, NOW, Later, World, add, job, pack
+from tests.past import BOTH, SYNC, batched, called, end, forcing, packed, paid, router
 
 pytestmark = pytest.mark.both
 
@@ -189,3 +196,74 @@ def test_what_a_worker_really_did_is_priced_to_the_nano_dollar(world: World, ove
 def nano(usd: str) -> int:
     whole, _, rest = usd.partition(".")
     return int(whole) * 10**9 + int(f"{rest:0<9}")
+
+
+# ---- the policy that was used ----
+
+TEMPLATES = {  # what the predictor says of them, and how long their answers really are
+    "Describe the last station of the line in every detail.": 6,
+    "Yes or no: does this train stop here?": 900,
+    "Tell me a story about an engine, please.": 2000,
+    "Explain in depth how signals came to be.": 12,
+}
+
+
+class Past:
+    """Jobs as they come in day by day, each decided by what was known at its time, and answered at once."""
+
+    def __init__(self, url: str, folder: Path, seed: int) -> None:
+        self._where, self.dice, self.clock = (url, folder), Random(seed), Later()
+        self.corrected = 0  # decisions that rest on earlier answers
+
+    async def one(self) -> None:
+        """One job, by a process of its own."""
+        mine = router(*self._where)
+        mine.clock = self.clock
+        words, length = self.dice.choice([*TEMPLATES.items()])
+        person = self.dice.random() < 0.7
+        due = self.clock.now() + timedelta(minutes=self.dice.choice([20, 90, 600, 1800]))
+        request = Request(
+            model=MODEL, messages=[{"role": "user", "content": words}], interactive=person,
+            deadline=None if person else due,
+        )  # fmt: skip
+        alone = estimate.measure(request)
+        facts = mine.routed(request, Wish(), self.clock.now())[1]
+        self.corrected += (facts.output_p50, facts.output_p90) != alone[1:]
+        started = await mine.accept(request, Wish())
+        self._answer(mine.store, started, length)
+        seen = log(length)
+        key = MODEL, template_of(request.body())
+        lengths.add(mine.store, {key: lengths.Sums(1, seen, seen * seen)}, self.clock.now())
+        await mine.close()
+        self.clock.ahead += self.dice.randint(1, 3600)
+
+    def _answer(self, store: Store, started: Started, length: int) -> None:
+        now = self.clock.now()
+        if started.claim is None and started.decision.lane is Lane.BATCH:
+            batch_id = new_id(now)
+            group = Waiting("openai", MODEL, 1)
+            pack(store, batch_id, group, base_url="http://x", max_rows=9, max_bytes=10**6, now=now)
+            known: dict[str, Any] = {"status": "completed", "expires_at": None, "next_poll_at": now}
+            batches.created(store, batch_id, provider_batch_id=batch_id, now=now, **known)
+            self.clock.ahead += self.dice.choice([60, 900, 7200])
+            batches.imported(store, batch_id, self.clock.now())
+        elif started.claim is None:
+            queue.claim(store, "me", now + timedelta(hours=1), 1, now, BOTH)
+        end(store, started.job_id, 1, paid(SYNC, output_tokens=length), self.clock.now())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_policy_that_was_used_moves_no_job(database_url: str, over: Replay, tmp_path: Path, seed: int) -> None:
+    """Each is decided by what was known at its time: neither less, nor what came after."""
+    told = Past(database_url, tmp_path, seed)
+
+    async def play() -> None:
+        for _ in range(40):
+            await told.one()
+
+    asyncio.run(play())
+    assert told.corrected > 10
+    found = over()
+    assert (found["jobs"], found["moved"], found["untold"]) == (40, 0, [])
+    assert found["cost"]["saved_usd"] == "0"
+    assert len(moves(found)) > 2

@@ -9,7 +9,7 @@ from db.engine import Store
 from router.hindsight import sentences
 from router.rules import SHIPPED
 from tests.commands import Shell, refused
-from tests.lanes import NOW, World
+from tests.lanes import CLAUDE, KEY, MODEL, NOW, World
 from tests.past import batched, called, forcing
 
 
@@ -48,6 +48,43 @@ def test_the_policy_in_force_moves_nothing(worked: Shell) -> None:
     drawn = worked("whatif", "--policy", str(SHIPPED))
     assert (drawn.code, drawn.err) == (0, "")
     assert drawn.out.startswith("Under policy.toml the same 9 jobs would have gone the same way, for $")
+
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("model", [CLAUDE, MODEL])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"OPENAI_API_KEY": "sk-x"},
+        {"OPENAI_BASE_URL": f"{NOBODY}/v1"},
+        {"OPENAI_BASE_URL": f"{NOBODY}/v1", "SHUNTER_OPENAI_BATCH_API": "false"},
+        {"ANTHROPIC_BASE_URL": NOBODY, "SHUNTER_ANTHROPIC_BATCH_API": "false"},
+    ],
+)
+def test_no_key_of_today_is_needed(
+    run: Shell, world: World, monkeypatch: pytest.MonkeyPatch, model: str, keys: dict[str, str]
+) -> None:
+    """The jobs say who served them and what was there; a replay reaches nobody."""
+    settings = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{world.sandbox.url}/v1")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", world.sandbox.url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    assert run("submit", "-m", model, "Write an essay of ten pages about freight trains.").code == 0
+    assert run("submit", "-m", model, "Name a colour.", "--deadline", "2d").code == 0
+    assert run("worker", "--once").code == 0
+    asked = len(world.sandbox.requests()["requests"])
+    for name in settings:
+        monkeypatch.delenv(name)
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    found = run("whatif", "--policy", str(SHIPPED), "--json").json
+    assert (found["jobs"], found["moved"], found["untold"]) == (2, 0, [])
+    assert {one["from"] for one in found["moves"]} == {"stream", "batch, then sync"}
+    assert len(world.sandbox.requests()["requests"]) == asked
 
 
 def test_another_policy_is_told_in_a_sentence_and_tables(worked: Shell, tmp_path: Path) -> None:
