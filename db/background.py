@@ -4,7 +4,7 @@ There is no list to look for one in, so an intent without an answer is not repea
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
@@ -17,12 +17,14 @@ from db.ids import new_id
 from db.ledger import ATTEMPT, DECISION, JOB
 from db.plans import Onto, step_of
 from db.queue import BATCH
+from db.rates import Gates
 from db.reserving import Purse, reserve
 from db.rooms import put_off
 from db.states import AttemptState, BatchState, JobState, Lane, Tier
 from db.tables import Batch
 
 _NO_LEASE: dict[str, Any] = {"lease_by": None, "lease_until": None}
+_LOOK_S = 60.0  # what finds no room is looked at again after this, at the latest
 _OURS = and_(BATCH.c.lane == Lane.BACKGROUND.value, BATCH.c.state != BatchState.IMPORTED.value)
 
 
@@ -164,13 +166,46 @@ def _move(store: Store, where: Any, values: dict[str, Any], *, durable: bool = F
         return connection.execute(update(BATCH).where(where).values(values)).rowcount == 1
 
 
-def intend(store: Store, batch: Batch, now: datetime) -> bool:
-    """Win the right to POST it, once and for all; False when it is another's by now, or was taken out."""
+def intend(store: Store, batch: Batch, now: datetime, gates: Gates | None = None) -> bool:
+    """Win the right to POST it, once and for all; False when it is another's by now, or was taken out.
+
+    False, too, where the `gates`, which live calls go through as well, have no room: then what waits for the same model
+    is looked at again when they may.
+    """
     mine = and_(BATCH.c.id == batch.id, BATCH.c.lease_by == batch.lease_by, BATCH.c.cancel_at.is_(None))
     fresh = and_(BATCH.c.state == BatchState.PACKED.value, BATCH.c.create_intent_at.is_(None))
     open_ = select(ATTEMPT.c.n).where(ATTEMPT.c.batch_id == batch.id, ATTEMPT.c.state == AttemptState.SENT.value)
     intent = {"upload_intent_at": now, "create_intent_at": now, "create_tries": BATCH.c.create_tries + 1}
-    return _move(store, and_(mine, fresh, open_.exists()), intent, durable=True)
+    where = and_(mine, fresh, open_.exists())
+    with store.write(durable=True) as connection:
+        known = gates is not None and gates.open(connection, now)  # before the batch: whoever claims does so, too
+        if known and gates and not gates.admit((batch.provider, batch.model), _tokens(connection, batch)):
+            _hold_back(connection, batch, now, now + timedelta(seconds=min(gates.wait_s or 0.0, _LOOK_S)))
+            return False
+        hold(connection, select(BATCH.c.id).where(where).order_by(BATCH.c.id))
+        won = connection.execute(update(BATCH).where(where).values(intent)).rowcount == 1
+        if won and known and gates:
+            gates.keep(connection)
+        return won
+
+
+def _tokens(connection: Connection, batch: Batch) -> int:
+    """What its response is expected to take."""
+    query = select(DECISION.c.input_tokens + DECISION.c.output_p90).join(JOB, JOB.c.decision_id == DECISION.c.id)
+    query = query.join(ATTEMPT, ATTEMPT.c.job_id == JOB.c.id).where(ATTEMPT.c.batch_id == batch.id)
+    return int(connection.scalar(query) or 0)
+
+
+def _hold_back(connection: Connection, batch: Batch, now: datetime, until: datetime) -> None:
+    """What this owner holds or nobody does of the model's unsent responses waits: each would find no room."""
+    free = or_(BATCH.c.lease_until.is_(None), BATCH.c.lease_until < now)
+    where = and_(_here({batch.provider: batch.base_url}), BATCH.c.model == batch.model, BATCH.c.next_poll_at < until)
+    where = and_(where, BATCH.c.state == BatchState.PACKED.value, BATCH.c.create_intent_at.is_(None))
+    mine = and_(BATCH.c.id == batch.id, BATCH.c.lease_by == batch.lease_by)
+    theirs = select(BATCH.c.id).where(where, or_(mine, free)).order_by(BATCH.c.id)
+    ids = connection.scalars(theirs.with_for_update(skip_locked=True, key_share=True)).all()
+    waits = {"next_poll_at": until, "error": "waits for a limit of its provider"}
+    connection.execute(update(BATCH).where(within(BATCH.c.id, ids, connection)).values(waits | _NO_LEASE))
 
 
 def take_back(store: Store, batch_id: str, until: datetime, error: str) -> bool:

@@ -10,14 +10,15 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from db import background, batches, plans, settle
+from db import background, batches, plans, rates, settle
 from db.background import OneRow
 from db.ids import custom_id
 from db.ledger import Charge
+from db.rates import Gates
 from db.settle import Again, Ending, Failed, Settlement
 from db.states import AttemptState, BatchState, Lane
 from db.tables import Batch
-from jobs import bounds, importing, outcome, polling
+from jobs import bounds, importing, limits, outcome, polling
 from jobs.context import LATEST_START, Context
 from jobs.errors import CallError, Permanent, Transient
 from jobs.observing import RowsEnded
@@ -141,7 +142,7 @@ async def _post(context: Context, batch: Batch, row: OneRow) -> None:
     except Permanent as error:
         await _leave_lane(context, batch, row, error)
         return
-    if not await context.db(background.intend, batch, now):
+    if not await context.db(background.intend, batch, now, Gates({batch.provider: batch.base_url})):
         return
     late = (context.clock.now() - now).total_seconds() > provider.post_seconds * LATEST_START
     if late:  # paused: it may be another's by now
@@ -151,7 +152,7 @@ async def _post(context: Context, batch: Batch, row: OneRow) -> None:
     try:
         remote = await provider.submit(ticket)
     except CallError as error:
-        await _not_posted(context, batch, row, error)
+        await _not_posted(context, batch, row, error, now)
         return
     now = context.clock.now()
     first = now + timedelta(seconds=polling.poll_pause(0))
@@ -159,11 +160,14 @@ async def _post(context: Context, batch: Batch, row: OneRow) -> None:
         await context.db(background.came_late, batch.id, remote.id, remote.status, now)
 
 
-async def _not_posted(context: Context, batch: Batch, row: OneRow, error: CallError) -> None:
+async def _not_posted(context: Context, batch: Batch, row: OneRow, error: CallError, sent_at: datetime) -> None:
     if error.maybe_billed:
         when = retry(error, row.n, context.clock.now(), random.random())  # noqa: S311 - jitter is no secret
         await _give_up(context, batch, row, error.code, str(error), when)
     elif isinstance(error, Transient) or error.status in polling.KEY:
+        if isinstance(error, Transient) and error.turned_away:
+            heard = context.clock.now()
+            await context.db(rates.learn, [limits.refusal(batch, error, sent_at, heard)], heard)
         await context.db(background.take_back, batch.id, polling.later(context, batch, error), str(error))
         if error.status in polling.KEY:
             raise error

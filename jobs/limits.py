@@ -10,6 +10,7 @@ from db.buckets import Gauge
 from db.claims import Claim
 from db.rates import Lesson
 from db.states import Tier
+from db.tables import Batch
 from jobs.errors import CallError, Transient
 from jobs.runner import Ended
 
@@ -68,6 +69,19 @@ def seconds(value: str | None, now: datetime) -> float | None:
     return max((at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds(), 0.0)
 
 
+def refusal(batch: Batch, error: Transient, sent_at: datetime, now: datetime) -> Lesson:
+    """What a create says that was turned away, to whoever goes to the same model."""
+    requests, tokens = gauges(error.headers, now)
+    return Lesson(
+        batch.provider, batch.base_url, batch.model, requests, tokens, age_s=max((now - sent_at).total_seconds(), 0.0),
+        refused=_refused(error), sent_at=sent_at, wait_s=error.retry_after,
+    )  # fmt: skip
+
+
+def _refused(error: CallError) -> str:
+    return "tokens" if _OF_TOKENS.search(str(error)) else "requests"
+
+
 @dataclass(slots=True)
 class _Heard:
     """Of one model, since it was told on."""
@@ -116,9 +130,7 @@ class Lessons:
 
     def _lesson(self, model: tuple[str, str], heard: _Heard, now: datetime) -> Lesson:
         requests, tokens = gauges(heard.headers, now)
-        refused = None
-        if heard.refusal is not None:
-            refused = "tokens" if _OF_TOKENS.search(str(heard.refusal)) else "requests"
+        refused = None if heard.refusal is None else _refused(heard.refusal)
         lesson = Lesson(
             model[0], self._urls[model[0]], model[1], requests, tokens,
             age_s=max((now - heard.sent_at).total_seconds(), 0.0), unspent=heard.unspent,
