@@ -15,6 +15,7 @@ from db.ledger import ATTEMPT, DECISION, JOB
 from db.paid import PAID
 from db.states import AttemptState, JobState, Lane, Tier
 from db.tables import Batch, Body, Submission, among, table
+from db.turnarounds import COUNTED_WITH
 
 BATCH, BODY, SUBMISSION = table(Batch), table(Body), table(Submission)
 
@@ -66,9 +67,15 @@ class Recorded(NamedTuple):
     input_tokens: int  # as estimated then, with what was known of such requests; and so are the next two
     output_p50: int
     output_p90: int
+    decision_id: str
     paid_nano: int
     blind: int
     answers: tuple[Answered, ...]
+
+    @property
+    def vocabulary(self) -> str | None:
+        """What its input tokens were counted with; None where they were estimated."""
+        return self.decision_id.partition(COUNTED_WITH)[2] or None
 
 
 class Stay(NamedTuple):
@@ -93,7 +100,7 @@ _OF_BODY = [BODY.c.body, BODY.c.post_process, BODY.c.handling]
 _GROUP = (SUBMISSION.c.accepted + SUBMISSION.c.duplicates + SUBMISSION.c.rejected).label("group")
 _OF_DECISION = [
     DECISION.c["class"].label("class_"), DECISION.c.rule, DECISION.c.plan, DECISION.c.options, DECISION.c.input_tokens,
-    DECISION.c.output_p50, DECISION.c.output_p90,
+    DECISION.c.output_p50, DECISION.c.output_p90, DECISION.c.id.label("decision_id"),
 ]  # fmt: skip
 _TRIES = select(
     ATTEMPT.c.job_id, ATTEMPT.c.state, ATTEMPT.c.lane, ATTEMPT.c.tier, ATTEMPT.c.input_tokens, ATTEMPT.c.output_tokens,

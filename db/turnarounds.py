@@ -14,6 +14,7 @@ from db.tables import among
 
 BATCHES, CALLS, COUNTED = 500, 500, 300  # of the last ones: what is older says less of today
 QUEUED = 10_000  # jobs that wait are counted up to here
+COUNTED_WITH = "+"  # in the id of a decision, before the vocabulary that its input tokens were counted with
 _LIVE = (Lane.SYNC, Lane.STREAM)
 
 
@@ -94,17 +95,21 @@ class Counted(NamedTuple):
     estimated: int
 
 
-def counted(store: Store, now: datetime | None = None) -> dict[str, Counted]:
-    """How far estimates of input tokens were off, by model, as it was known then."""
+def counted(store: Store, now: datetime | None = None) -> dict[tuple[str, bool], Counted]:
+    """How far input tokens were off, by model, as it was known then: those that were estimated, and those that a
+    vocabulary had counted.
+    """
     known = and_(ATTEMPT.c.state == AttemptState.OK.value, ATTEMPT.c.input_tokens > 0)
     known = known if now is None else and_(known, ATTEMPT.c.sent_at <= now, ATTEMPT.c.ended_at <= now)
     columns = (ATTEMPT.c.job_id, ATTEMPT.c.model, ATTEMPT.c.input_tokens)
     newest = select(*columns).where(known).order_by(ATTEMPT.c.sent_at.desc()).limit(COUNTED).subquery()
     sums = func.count(), func.sum(newest.c.input_tokens), func.sum(DECISION.c.input_tokens)
-    query = select(newest.c.model, *sums).join(JOB, JOB.c.id == newest.c.job_id)
-    query = query.join(DECISION, DECISION.c.id == JOB.c.decision_id).group_by(newest.c.model)
+    kinds = newest.c.model, DECISION.c.id.contains(COUNTED_WITH, autoescape=True)
+    query = select(*kinds, *sums).join(JOB, JOB.c.id == newest.c.job_id)
+    query = query.join(DECISION, DECISION.c.id == JOB.c.decision_id).group_by(*kinds)
     with store.read() as connection:
-        return {model: Counted(*map(int, rest)) for model, *rest in connection.execute(query)}
+        found = connection.execute(query).all()
+    return {(model, bool(exact)): Counted(*map(int, rest)) for model, exact, *rest in found}
 
 
 def queued(store: Store, provider: str) -> int:

@@ -22,7 +22,7 @@ class Answers:
     def __init__(self, store: Callable[[], Store | None]) -> None:
         self._store = store
         self._all: dict[Key, Seen] | None = None
-        self._factors: dict[str, float] = {}
+        self._factors: dict[tuple[str, bool], float] = {}
         self._looked = float("-inf")
 
     def load(self) -> None:
@@ -31,18 +31,21 @@ class Answers:
         known = lengths.all_known(store) if store else {}
         self._all = {key: Seen(*sums) for key, sums in known.items()}
 
-    def factor(self, model: str) -> float:
-        """What an estimate of the model's input tokens is to be multiplied by, as its provider counted before."""
+    def factor(self, model: str, *, counted: bool = False) -> float:
+        """What an estimate of the model's input tokens is to be multiplied by, as its provider counted before.
+
+        Where a vocabulary has `counted` them, they are off by the framing alone: that is learned apart.
+        """
         if monotonic() - self._looked > LOOK_S:
             self._looked = monotonic()
             if store := self._store():
                 self.learn(turnarounds.counted(store))
-        return self._factors.get(model, 1.0)
+        return self._factors.get((model, counted), 1.0)
 
-    def learn(self, counted: Mapping[str, Counted]) -> None:
+    def learn(self, counted: Mapping[tuple[str, bool], Counted]) -> None:
         """Take in what providers counted, which holds for LOOK_S."""
         self._looked = monotonic()
-        self._factors = {name: _factor(one) for name, one in counted.items()}
+        self._factors = {kind: _factor(one) for kind, one in counted.items()}
 
     def of(self, request: Request) -> Seen | None:
         """What is known of the answers of such requests."""

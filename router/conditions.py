@@ -36,7 +36,7 @@ FACTS: dict[str, Fact] = {
     "tools": Fact(int, "how many tools it offers"),
     "images": Fact(bool, "it has images in it"),
     "post_process": Fact(bool, "a command takes the answer"),
-    "input_tokens": Fact(int, "what is sent, as estimated"),
+    "input_tokens": Fact(int, "what is sent: counted for a prompt where the vocabulary is known, else estimated"),
     "output_p50": Fact(int, "tokens of the answer: half of such answers have at most so many"),
     "output_p90": Fact(int, "tokens of the answer: nine of ten have at most so many"),
     "group": Fact(int, "rows of the file that it came with; 1 for a prompt"),

@@ -7,6 +7,7 @@ from typing import Any
 from db.ids import new_id
 from db.queue import Claim, NewJob
 from db.states import Lane
+from db.turnarounds import COUNTED_WITH
 from jobs.chat import Request
 from jobs.errors import Refused
 from router.decision import Decision, Facts
@@ -50,8 +51,10 @@ class Decided:
 
     @classmethod
     def of(cls, decision: Decision, facts: Facts, now: datetime) -> "Decided":
-        """The same decision later is a row of its own, with its own hour."""
-        return cls(decision, f"{decision.id}-{int(now.timestamp()):x}", facts.provider, now, facts.max_cost_nano)
+        """The same decision later is a row of its own, with its own hour, and so is one on counted tokens."""
+        with_ = f"{COUNTED_WITH}{facts.counted.vocabulary}" if facts.counted else ""
+        ident = f"{decision.id}-{int(now.timestamp()):x}{with_}"
+        return cls(decision, ident, facts.provider, now, facts.max_cost_nano)
 
     def job(self, request: Request, body: str, row_key: str) -> NewJob:
         """The row of a request that was decided so."""

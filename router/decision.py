@@ -13,6 +13,7 @@ from db.money import usd
 from db.states import Lane, Tier
 from jobs.chat import Request
 from router.estimate import Size
+from router.vocabulary import Counted
 
 
 def iso(moment: datetime | None) -> str | None:
@@ -47,6 +48,7 @@ class Facts(NamedTuple):  # a tuple: one is made for every row of a file, and as
     hour: int = 0  # of the day, in this machine's time zone
     spent_today_usd: float = 0.0
     changed: str = ""  # what rules have changed of the request already, in a sentence
+    counted: Counted | None = None  # None: its input tokens are estimated
 
     @classmethod
     def of(

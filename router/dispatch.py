@@ -38,6 +38,7 @@ from router.opening import is_there
 from router.policy import decide, routed
 from router.rules import Policy, load
 from router.settings import Settings, provider_of
+from router.vocabulary import Vocabularies
 from router.watchers import watchers
 
 DEFAULT_MODELS = {"openai": "gpt-6-luna", "anthropic": "claude-haiku-5-5"}
@@ -53,6 +54,7 @@ class Router:
     def __init__(self, given: Settings | None = None) -> None:
         self.settings = given or settings.load()
         self.clock = Clock()
+        self.vocabularies = Vocabularies()
         self._spent = datetime.min.replace(tzinfo=UTC), 0.0  # today's money, and when that was looked up
         self._flex: dict[tuple[str, str], bool] = {}
         self._owner = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -64,28 +66,26 @@ class Router:
         now = self.clock.now()
         return self.decide(self.routed(request, wish or Wish(), now)[1], now)
 
-    def routed(self, request: Request, wish: Wish, now: datetime, group: int = 1) -> tuple[Request, Facts]:
+    def routed(self, request: Request, wish: Wish, now: datetime, group: int | None = None) -> tuple[Request, Facts]:
         """The request as the policy changes it, most often not at all, and what the policy looks at.
 
-        `group` is the number of rows that came in with it.
+        `group` is the number of rows that came in with it; None where it came alone, and its tokens can be counted.
         """
         return routed(request, self.policy, now, lambda one, at: self.facts(one, wish, now, group, at))
 
-    def facts(self, request: Request, wish: Wish, now: datetime, group: int = 1, provider: str | None = None) -> Facts:
+    def facts(
+        self, request: Request, wish: Wish, now: datetime, group: int | None, provider: str | None = None
+    ) -> Facts:
         """What the policy looks at; the request goes to whoever serves its model unless a `provider` is named."""
         provider = provider or provider_of(request.model, self.settings.endpoints)
-        return Facts.of(
-            request,
-            estimate.measure(request, self.answers.of(request)),
-            provider=provider,
-            has_batch=self.has_batch(provider),
-            has_background=self.has_background(provider, request),
-            has_flex=self.has_flex(provider, request.model),
-            lane_asked=wish.lane,
-            max_cost_nano=wish.max_cost_nano,
-            group=group,
-            **self._asked_for(request, now),
-        )
+        counting = self.vocabularies.counting(request.model) if group is None else None
+        facts = Facts.of(
+            request, estimate.measure(request, self.answers.of(request), counting), provider=provider,
+            has_batch=self.has_batch(provider), has_background=self.has_background(provider, request),
+            has_flex=self.has_flex(provider, request.model), lane_asked=wish.lane, max_cost_nano=wish.max_cost_nano,
+            group=1 if group is None else group, **self._asked_for(request, now),
+        )  # fmt: skip
+        return facts._replace(counted=counting.counted) if counting else facts
 
     def _asked_for(self, request: Request, now: datetime) -> dict[str, Any]:
         """Facts that take time to find out, where some rule asks for them."""
@@ -110,7 +110,8 @@ class Router:
         endpoint = self.settings.endpoints.get(facts.provider)
         own = endpoint is None or endpoint.own
         # Corrected here, and kept as it was estimated: or corrections would be learned from corrections.
-        sent = max(round(facts.input_tokens * self.answers.factor(facts.model)), 1)
+        factor = self.answers.factor(facts.model, counted=facts.counted is not None)
+        sent = max(round(facts.input_tokens * factor), 1)
         size = Size(sent, facts.output_p50, facts.output_p90)
 
         def cost(usage: Usage, lane: Lane, tier: str | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from db.states import Lane, Tier
 from jobs.chat import Request, Usage
 from router.lengths import Seen
-from router.tokens import request_tokens
+from router.tokens import Count, request_tokens, text_tokens
 from router.wording import cap_of, output_tokens
 
 SLOW = (Lane.BATCH, Lane.BACKGROUND)
@@ -22,7 +22,8 @@ _ROOT_2 = sqrt(2)
 
 
 class Size(NamedTuple):
-    """Tokens of a request, in steps of 10 to 20 %: the estimate is no better, and equal sizes share a decision."""
+    """Tokens of a request, in steps of 10 to 20 % where they are estimated: that is no better, and equal sizes share a
+    decision."""
 
     input_tokens: int
     output_p50: int
@@ -152,14 +153,17 @@ def beyond_lost(z: float, lost: float) -> float:
     return _SURE if share >= 1 else min(_NORMAL.inv_cdf(share), _SURE)
 
 
-def measure(request: Request, seen: Seen | None = None) -> Size:
-    """The size of a request, from its words and its form, and the earlier answers of its template; no tokenizer."""
-    sent = request_tokens(request)
+def measure(request: Request, seen: Seen | None = None, count: Count | None = None) -> Size:
+    """The size of a request, from its words and its form, and the earlier answers of its template.
+
+    Its own texts are estimated, or counted by `count`.
+    """
+    sent = request_tokens(request, count or text_tokens)
     p50, p90 = output_tokens(request, sent, seen=seen)
     p50, p90, most = rounded(p50), rounded(p90), cap_of(request)
     if most is not None:  # a cap is known, not estimated
         p50, p90 = min(p50, most), min(p90, most)
-    return Size(rounded(sent), p50, p90)
+    return Size(round(sent) if count else rounded(sent), p50, p90)
 
 
 def estimate(

@@ -76,7 +76,9 @@ def _told(
     plan, cap = chosen.plan(now), facts.max_cost_nano
     why = reason(facts, verdict.why, verdict.rule if verdict.forced else None, chosen, weighed, now)
     seen = {"batches_seen": estimates.times.batches_seen, "calls_seen": estimates.times.calls_seen}
-    rests_on = {"input_tokens": facts.input_tokens, "confidence": policy.confidence, **seen}
+    vocabulary, whole = facts.counted or (None, False)
+    tokens = {"input_tokens": facts.input_tokens, "counted_with": vocabulary, "counted_whole": whole}
+    rests_on = {**tokens, "confidence": policy.confidence, **seen}
     options = tuple(one.option(now, cap) for one in weighed)
     return Told(plan, why, now + timedelta(0, chosen.p95_s), options, rests_on, now)
 

@@ -26,6 +26,7 @@ from router.estimate import NO_BATCH
 from router.finish import LOOK_S, Finish
 from router.policy import routed
 from router.tally import Tally
+from router.vocabulary import Counted
 from router.whatif import Replayed, Roads, Untold, left_out, replay, silent
 from router.when import moment
 
@@ -146,7 +147,12 @@ def as_it_was(facts: Facts, job: Recorded) -> Facts:
     """The facts with what the job's own decision says of them: its sizes, by what was known of its template then, and
     which lanes there were.
     """
-    facts = facts._replace(input_tokens=job.input_tokens, output_p50=job.output_p50, output_p90=job.output_p90)
+    facts = facts._replace(
+        input_tokens=job.input_tokens,
+        counted=Counted(job.vocabulary, whole=True) if job.vocabulary else None,
+        output_p50=job.output_p50,
+        output_p90=job.output_p90,
+    )
     if not job.options:
         return facts
     firsts = [option["plan"][0] | {"why_not": option["why_not"]} for option in job.options]

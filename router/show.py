@@ -70,6 +70,7 @@ def decision(value: View, since: datetime | None = None) -> None:
             [
                 ("class", value["class"]),
                 ("rule", value["rule"] + (f", policy {value['policy']}" if value.get("policy") else "")),
+                ("request", _sent(value.get("rests_on"))),
                 ("answer", f"about {count(tokens['p50'], 'token')}, 9 of 10 times at most {tokens['p90']:,}"),
                 ("cost", f"about {money(value['cost_usd'])}" if value["cost_usd"] else "unknown"),
                 ("done by", moment(value["finish_by"])),
@@ -77,6 +78,18 @@ def decision(value: View, since: datetime | None = None) -> None:
             ]
         )
     )
+
+
+def _sent(rests_on: View | None) -> str | None:
+    """How many tokens it is, and how that is known."""
+    if rests_on is None:
+        return None
+    tokens, vocabulary = count(rests_on["input_tokens"], "token"), rests_on["counted_with"]
+    if vocabulary is None:
+        return f"about {tokens}, estimated"
+    if rests_on["counted_whole"]:
+        return f"{tokens}, counted with {vocabulary}"
+    return f"about {tokens}, its beginning counted with {vocabulary}"
 
 
 def _grounds(rests_on: View | None) -> str | None:

@@ -1,5 +1,9 @@
-"""How many tokens a request is, without a tokenizer: a few passes in C over its bytes. Pure."""
+"""How many tokens a request is. Without a tokenizer that is a few passes in C over its bytes. Pure.
 
+`router.vocabulary` counts its texts instead, where it can; the framing, images and what cannot be read stay as here.
+"""
+
+from collections.abc import Callable
 from json import dumps
 from typing import Any
 
@@ -25,6 +29,8 @@ SCRIPTS = (
     (bytes(range(0xEA, 0xF0)), 0.6),  # Korean
     (bytes(range(0xF0, 0xF5)), 1.9),  # emoji
 )
+
+Count = Callable[[str], float]  # the tokens of a text
 
 _ASCII, _BEYOND = bytes(range(128)), bytes(range(128, 256))
 _DIGITS = b"0123456789"
@@ -52,36 +58,39 @@ def _beyond_ascii(data: bytes) -> float:
     return sum([(len(data) - len(data.translate(None, leads))) * each for leads, each in SCRIPTS])
 
 
-def request_tokens(request: Request) -> float:
-    """Tokens of everything that is sent: messages, images, tools and schema, with their framing."""
+def request_tokens(request: Request, count: Count = text_tokens) -> float:
+    """Tokens of everything that is sent: messages, images, tools and schema, with their framing.
+
+    `count` is asked for each text, in their order.
+    """
     total = float(REPLY)
     for message in request.messages:
-        total += MESSAGE + _content_tokens(message.content)
+        total += MESSAGE + _content_tokens(message.content, count)
         if message.model_extra:  # tool calls, names
-            total += _json_tokens(message.model_extra)
+            total += _json_tokens(message.model_extra, count)
     for tool in request.tools or ():
-        total += TOOL + _json_tokens(tool)
-    return total + TOOL + _json_tokens(request.response_format) if request.response_format else total
+        total += TOOL + _json_tokens(tool, count)
+    return total + TOOL + _json_tokens(request.response_format, count) if request.response_format else total
 
 
-def _content_tokens(content: str | list[dict[str, Any]] | None) -> float:
+def _content_tokens(content: str | list[dict[str, Any]] | None, count: Count) -> float:
     if isinstance(content, str):
-        return text_tokens(content)
-    return sum(_part_tokens(part) for part in content or ())
+        return count(content)
+    return sum(_part_tokens(part, count) for part in content or ())
 
 
-def _part_tokens(part: dict[str, Any]) -> float:
+def _part_tokens(part: dict[str, Any], count: Count) -> float:
     """A part of a message: an image by its detail, whatever its bytes; else its text."""
     if part.get("type") in IMAGES:
         image = part.get("image_url")
         detail = image.get("detail") if isinstance(image, dict) else None
         return IMAGE.get(str(detail), IMAGE["auto"])
     text = part.get("text")
-    return text_tokens(text) if isinstance(text, str) else PART
+    return count(text) if isinstance(text, str) else PART
 
 
-def _json_tokens(value: object) -> float:
+def _json_tokens(value: object, count: Count) -> float:
     try:
-        return text_tokens(dumps(value, separators=(",", ":"), default=str))
+        return count(dumps(value, separators=(",", ":"), default=str, ensure_ascii=False))
     except (RecursionError, TypeError, ValueError):  # no server will take it either
         return PART

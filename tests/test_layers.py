@@ -9,8 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("router", "jobs", "db")
-HEAVY = {"openai", "anthropic", "genai_prices", "fastapi", "uvicorn", "sqlalchemy", "sqlmodel", "pydantic", "rich"}
-DEFERRED = {"openai", "anthropic", "genai_prices", "fastapi", "uvicorn", "dbos"}
+HEAVY = {"openai", "anthropic", "genai_prices", "fastapi", "uvicorn", "sqlalchemy", "sqlmodel", "pydantic", "rich",
+         "rs_bpe"}  # fmt: skip
+DEFERRED = {"openai", "anthropic", "genai_prices", "fastapi", "uvicorn", "dbos", "rs_bpe"}
 
 
 def files() -> list[Path]:

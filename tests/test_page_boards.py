@@ -151,6 +151,9 @@ def test_explain_and_the_policy_are_there(desk: Window, shell: Callable[..., Don
     desk.page.locator(".taken-row").wait_for()
     said = shell("explain", "Name a bird. One word.", "--interactive", "--json").json
     assert desk.page.locator(".why").inner_text() == said["reason"]
+    rests_on = said["rests_on"]
+    how = f"counted with {rests_on['counted_with']}" if rests_on["counted_with"] else "estimated"
+    assert f"{rests_on['input_tokens']} tokens, {how}" in desk.page.locator("section.decision").inner_text()
     rules = shell("policy", "show", "--json").json["rules"]
     assert desk.page.locator(".rules h3").all_inner_texts() == [rule["name"] for rule in rules]
 

@@ -267,3 +267,18 @@ def test_the_policy_that_was_used_moves_no_job(database_url: str, over: Replay, 
     assert (found["jobs"], found["moved"], found["untold"]) == (40, 0, [])
     assert found["cost"]["saved_usd"] == "0"
     assert len(moves(found)) > 2
+
+
+def test_a_prompt_that_was_counted_is_replayed_as_one(database_url: str, store: Store, tmp_path: Path) -> None:
+    """What providers report corrects counts and estimates apart."""
+    pytest.importorskip("rs_bpe")
+    told = Past(database_url, tmp_path, 1)
+    asyncio.run(told.one())
+    [[recorded]] = replay.jobs(store)
+    request = Request(model=MODEL, messages=[{"role": "user", "content": "Is it so?"}])
+    mine = router(database_url, tmp_path)
+    estimated = mine.routed(request, Wish(), NOW, 1)[1]
+    asyncio.run(mine.close())
+    assert (recorded.vocabulary, estimated.counted) == ("o200k_base", None)
+    assert replaying.as_it_was(estimated, recorded).counted == ("o200k_base", True)
+    assert replaying.as_it_was(estimated, recorded._replace(decision_id="d")).counted is None

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db import lengths
+from db import lengths, turnarounds
 from db.engine import Store
+from db.ids import new_id
 from db.lengths import Sums
 from jobs.chat import Request
 from jobs.lengths import Lengths
@@ -18,9 +19,11 @@ from jobs.sandbox.server import Sandbox
 from jobs.templates import template_of
 from router import Router
 from router.answers import Answers
+from router.decided import Wish
 from router.estimate import measure
 from router.lengths import Seen
 from router.settings import load
+from router.vocabulary import Vocabularies
 from tests.lanes import KEY, MODEL, NOW, World, rows
 
 LONG = "You are given the words of a customer. Say in a friendly tone what we can do."
@@ -124,19 +127,41 @@ def test_the_providers_count_corrects_the_next_estimate(world: World) -> None:
     assert Answers(lambda: world.store).factor(MODEL) == pytest.approx(min((reported + 5) / (15 + 5), 4.0))
 
 
-def test_what_is_sent_costs_what_the_provider_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.both
+@pytest.mark.parametrize("vocabulary", [False, True])
+def test_what_was_estimated_corrects_estimates_and_what_was_counted_counts(world: World, vocabulary: bool) -> None:
+    mark = f"{turnarounds.COUNTED_WITH}o200k_base" if vocabulary else ""
+    for number in range(15):
+        world.add("Say it.", lane="sync", decision_id=f"decision-{number}{mark}")
+    world.work()
+    known = Answers(lambda: world.store)
+    assert known.factor(MODEL, counted=vocabulary) > 2
+    assert known.factor(MODEL, counted=not vocabulary) == 1.0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_sent_costs_what_the_provider_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    if alone:
+        pytest.importorskip("rs_bpe", reason="rs-bpe has no wheels for this Python")
     monkeypatch.setenv("OPENAI_BASE_URL", f"{world.sandbox.url}/v1")
     request = Request.from_body(body("Say it. " * 400, max_tokens=1))
     costs = []
     for _ in range(2):
         router = Router(load({**environ, "SHUNTER_DATABASE_URL": f"sqlite:///{world.store.path}"}))
-        decision = router.explain(request)
+        _, facts = router.routed(request, Wish(), NOW, group=None if alone else 1)
+        mark = f"{turnarounds.COUNTED_WITH}{facts.counted.vocabulary}" if facts.counted else ""
+        decision = router.decide(facts, NOW)
         costs.append(decision.cost_nano)
         asyncio.run(router.close())
-        world.add(*["Say it."] * 15, lane="sync")  # each was estimated at one token
+        for _ in range(15):  # each was taken for one token
+            world.add("Say it.", lane="sync", decision_id=f"{new_id(NOW)}{mark}")
         world.work()
+    assert bool(mark) is alone
     assert costs[1] == pytest.approx(4 * costs[0], rel=0.05)
-    assert decision.input_tokens == measure(request).input_tokens  # what the next correction rests on
+    count = Vocabularies().counting(MODEL) if alone else None
+    assert decision.input_tokens == measure(request, count=count).input_tokens  # what the next correction rests on
 
 
 def test_two_answers_are_too_few_to_tell(store: Store) -> None:

@@ -33,7 +33,7 @@ def recorded(*plan: Step, took: float = 600, **more: Any) -> Recorded:
         "priority": 0, "tags": None, "submitted_at": NOW, "deadline_at": None, "finished_at": at(took),
         "max_cost_nano": None, "body": "{}", "post_process": None, "handling": None, "group": 1, "class_": "bulk",
         "rule": "r", "plan": steps, "options": [], "input_tokens": 1, "output_p50": 1, "output_p90": 1,
-        "paid_nano": BATCH, "blind": 0, "answers": (answered(),),
+        "decision_id": "d", "paid_nano": BATCH, "blind": 0, "answers": (answered(),),
     }  # fmt: skip
     return Recorded(**facts | more)
 

@@ -80,6 +80,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     router: Router = app.state.router
     for provider in router.settings.endpoints:  # an SDK takes half a second to import: before the first request does
         await router.context().load(provider)
+    await asyncio.to_thread(_vocabularies, app)
     gc.collect()
     gc.freeze()  # what is loaded stays: a collector that walks all of it halts every stream for a tenth of a second
     beside = [asyncio.create_task(work(router)) for work in (_learn, _rescue)]
@@ -93,6 +94,15 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
             await asyncio.wait(app.state.reading.values())
         await router.context().settled()
     router.context().tell(GatewayRuns(runs=False))
+
+
+def _vocabularies(app: FastAPI) -> None:
+    """Load those of the models that are served here: in the first request it would halt every stream."""
+    router: Router = app.state.router
+    known: list[tuple[str, str]] = []
+    with contextlib.suppress(StoreError):
+        known = app.state.models()
+    router.vocabularies.prepare(name for name, provider in known if provider in router.settings.endpoints)
 
 
 async def _learn(router: Router) -> None:

@@ -10,6 +10,7 @@ export function decision(value, since) {
   return h("section.decision", {}, h("p.why", {}, value.reason), options(value, since), facts([
     ["Class", value.class],
     ["Rule", value.policy ? `${value.rule}, policy ${value.policy}` : value.rule],
+    ["Request", sent(value.rests_on)],
     ["Answer", `about ${number(tokens.p50)} tokens, 9 of 10 times at most ${number(tokens.p90)}`],
     ["Cost", value.cost_usd === null ? "unknown" : `about ${money(value.cost_usd)}`],
     ["Done by", clock(value.finish_by)],
@@ -39,6 +40,14 @@ function verdict({ taken, why_not: why }) {
 }
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+function sent(rests) {
+  if (!rests) return null;
+  const { input_tokens: many, counted_with: vocabulary, counted_whole: whole } = rests;
+  const tokens = `${number(many)} ${many === 1 ? "token" : "tokens"}`;
+  if (!vocabulary) return `about ${tokens}, estimated`;
+  return whole ? `${tokens}, counted with ${vocabulary}` : `about ${tokens}, its beginning counted with ${vocabulary}`;
+}
 
 function grounds(rests) {
   if (!rests) return null;
