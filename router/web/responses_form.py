@@ -26,11 +26,7 @@ PREFIX = "resp_"
 
 def response(job_id: str, model: str, created: int, final: Final, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A response as it stands; `asked` are the fields of its request that it repeats."""
-    status, stopped = _STATUS[final.state], None
-    if final.answered:
-        ends = finish_reason(final.choices[0]) if final.choices else "stop"
-        stopped = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(ends)
-        status = "incomplete" if stopped else "completed"
+    status, stopped = _status(final)
     error = None
     if status == "failed" and final.error is not None:
         error = {"code": final.error.code or "server_error", "message": str(final.error)}
@@ -65,6 +61,15 @@ def response(job_id: str, model: str, created: int, final: Final, asked: Mapping
         "usage": _usage(final.tokens),
         "user": asked.get("user"),
     }
+
+
+def _status(final: Final) -> tuple[str, str | None]:
+    """How it stands, and why it is incomplete if it is."""
+    if not final.answered:
+        return _STATUS[final.state], None
+    ends = finish_reason(final.choices[0]) if final.choices else "stop"
+    stopped = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(ends)
+    return "incomplete" if stopped else "completed", stopped
 
 
 def _with(usual: dict[str, Any], asked: Any) -> dict[str, Any]:
