@@ -30,10 +30,10 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from db.budgets import booking
-from db.bulk import Prepared
 from db.dialect import hold_ids, upsert, within
 from db.engine import Store, repeatable
 from db.paid import PAID, PLAIN
+from db.prepared import Prepared
 from db.rollups import Adjusted, adjust
 from db.states import AttemptState, CostSource
 from db.tables import Attempt, Batch, Job, among, table

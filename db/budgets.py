@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
-from db.bulk import Prepared
 from db.dialect import within
 from db.paid import PAID
+from db.prepared import Prepared
 from db.tables import Attempt, one_of, only, table
 
 

@@ -6,20 +6,8 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
-import orjson
-from sqlalchemy import (
-    BindParameter,
-    ClauseElement,
-    Connection,
-    Dialect,
-    Table,
-    bindparam,
-    func,
-    literal_column,
-)
+from sqlalchemy import Connection, Dialect, Table
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.sql import visitors
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from db.dialect import upsert
 
@@ -39,7 +27,7 @@ def insert_rows(
     values = [ready + row for row in rows]
     if plan.changes:
         changes = [(place, _remembering(convert)) for place, convert in plan.changes]
-        values = [_converted(row, changes) for row in values]
+        values = [converted(row, changes) for row in values]
     if plan.copy and len(values) > 1:
         _copy(connection, plan.copy, values)
     else:
@@ -55,6 +43,9 @@ class Came(Protocol):
 
     def fetchone(self) -> Any:
         """The next row; None when there is none."""
+
+    def fetchall(self) -> Sequence[Any]:
+        """The rows that are left."""
 
 
 def execute(connection: Connection, text: str, rows: Sequence[Any]) -> Came:
@@ -106,7 +97,7 @@ def _plan(table: Table, same: tuple[str, ...], columns: tuple[str, ...], skip_kn
         None if skip_known or dialect.name != "postgresql" else _copy_of(table, names, dialect),
         _ordered(names, statement.positiontup),
         [_converter(table, name, dialect) for name in same],
-        [(place, convert) for place, convert in changes if convert is not _as_it_is],
+        [(place, convert) for place, convert in changes if convert is not as_it_is],
     )
 
 
@@ -122,92 +113,8 @@ def _copy_of(table: Table, names: Sequence[str], dialect: Dialect) -> str:
     return f"COPY {quote(table.name)} ({', '.join(quote(table.c[name].name) for name in names)}) FROM STDIN"
 
 
-class _Bound(NamedTuple):
-    """A parameter's name, how the driver needs it, what it is by itself."""
-
-    name: str
-    convert: Callable[[Any], Any]
-    fixed: Any
-
-
-class Prepared:
-    """A statement compiled once for each kind of database, for what runs before a first token: a third of the work."""
-
-    def __init__(self, statement: ClauseElement) -> None:
-        self._statement = statement
-        self._compiled: dict[tuple[str, ...], tuple[str, list[_Bound]]] = {}
-
-    def run(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Came:
-        """Execute it for each row of values, by the names of its parameters."""
-        text, order = self._for(connection.dialect)
-        values: list[Any]
-        if connection.dialect.positional:
-            values = [tuple(convert(row.get(name, fixed)) for name, convert, fixed in order) for row in rows]
-        else:
-            values = [{name: convert(row.get(name, fixed)) for name, convert, fixed in order} for row in rows]
-        return execute(connection, text, values)
-
-    def many(self, connection: Connection, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> int:
-        """Execute it for each row of values of these parameters; how many rows of its table that changed.
-
-        On SQLite a page of them is one parameter of one statement, if the first of `names` tells the rows apart: the
-        driver has no work for each, and other threads run until it is done.
-        """
-        paged = len(rows) >= _LEAST and connection.dialect.name == "sqlite"
-        if paged and len({row[0] for row in rows}) == len(rows):
-            changed = self._at_once(connection, dict(zip(names, zip(*rows, strict=True), strict=True)))
-            if changed is not None:
-                return changed
-        return self.run(connection, [dict(zip(names, row, strict=True)) for row in rows]).rowcount
-
-    def _at_once(self, connection: Connection, columns: Mapping[str, tuple[Any, ...]]) -> int | None:
-        """All rows in one statement; None where a text holds a NUL, at which SQLite ends a text from JSON."""
-        every = {name: convert for name, convert, _ in self._for(connection.dialect)[1] if name in columns}
-        varying = tuple(name for name in every if columns[name].count(columns[name][0]) < len(columns[name]))
-        page = orjson.dumps([*zip(*(_all(columns[name], every[name]) for name in varying), strict=True)])
-        if b"\\u0000" in page:
-            return None
-        text, order = self._for(connection.dialect, *varying)
-        given = {name: column[0] for name, column in columns.items()} | {_PAGE: page.decode()}
-        values = tuple(convert(given.get(name, fixed)) for name, convert, fixed in order)
-        return execute(connection, text, [values]).rowcount
-
-    def _for(self, dialect: Dialect, *varying: str) -> tuple[str, list[_Bound]]:
-        """The statement's text and parameters; `varying` ones are columns of a page."""
-        if (found := self._compiled.get((dialect.name, *varying))) is None:
-            made = (_paged(self._statement, varying) if varying else self._statement).compile(dialect=dialect)
-            assert isinstance(made, SQLCompiler)
-            kinds = {name: bind for bind, name in made.bind_names.items()}
-            order: list[_Bound] = []
-            for name in made.positiontup or kinds:
-                convert = kinds[name].type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is
-                order.append(_Bound(name, convert, made.params[name]))
-            found = self._compiled[dialect.name, *varying] = str(made), order
-        return found
-
-
-_LEAST = 50  # rows that are worth a statement of their own
-_PAGE = "b_page"
-_ROWS = func.json_each(bindparam(_PAGE)).table_valued("value", name="page")
-
-
-def _paged(statement: ClauseElement, varying: Sequence[str]) -> ClauseElement:
-    """The statement with what varies taken from the lists in a JSON list instead of from parameters."""
-    places = {name: f"$[{place}]" for place, name in enumerate(varying)}
-
-    def cell(element: Any, **_: Any) -> Any:
-        if isinstance(element, BindParameter) and element.key in places:
-            return func.json_extract(_ROWS.c.value, literal_column(f"'{places[element.key]}'"), type_=element.type)
-        return None
-
-    return visitors.replacement_traverse(statement, {}, cell)  # type: ignore[return-value]
-
-
-def _all(column: Sequence[Any], convert: Callable[[Any], Any]) -> Sequence[Any]:
-    return column if convert is _as_it_is else [convert(value) for value in column]
-
-
-def _converted(row: tuple[Any, ...], changes: Sequence[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:
+def converted(row: tuple[Any, ...], changes: Sequence[tuple[int, Callable[[Any], Any]]]) -> tuple[Any, ...]:
+    """The row with what its driver needs at these places."""
     whole: list[Any] | None = None
     for place, convert in changes:
         if row[place] is not None:
@@ -229,10 +136,11 @@ def _remembering(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return converted
 
 
-def _as_it_is(value: Any) -> Any:
+def as_it_is(value: Any) -> Any:
+    """A value that its driver takes as it is."""
     return value
 
 
 def _converter(table: Table, name: str, dialect: Dialect) -> Callable[[Any], Any]:
     """What the driver needs instead of a value of the column: text for a time or for JSON, on SQLite."""
-    return table.c[name].type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is
+    return table.c[name].type.dialect_impl(dialect).bind_processor(dialect) or as_it_is

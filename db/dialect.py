@@ -9,14 +9,29 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Connection, Integer, Select, Table, Text, any_, bindparam, func, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Integer,
+    Select,
+    Table,
+    Text,
+    TypeDecorator,
+    any_,
+    bindparam,
+    func,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType, TypeEngine
 
-__all__ = ["alone", "guard", "hold", "hold_ids", "octets", "upsert", "within"]
+__all__ = ["alone", "guard", "hold", "hold_ids", "octets", "one_of_many", "upsert", "within"]
 
 
 @compiles(OnConflictDoNothing, "postgresql")
@@ -50,6 +65,42 @@ def within(column: ColumnElement[str], values: Sequence[str], connection: Connec
         listed = func.json_each(json.dumps(list(values))).table_valued("value")
         return column.in_(select(listed.c.value))
     return column == any_(bindparam(None, list(values), type_=ARRAY(Text)))
+
+
+class _Listed(TypeDecorator[Sequence[str]]):
+    """Many texts as one parameter: JSON on SQLite, an array on PostgreSQL."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else ARRAY(Text))
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
+        return json.dumps(list(value or ())) if dialect.name == "sqlite" else list(value or ())
+
+
+class one_of_many(FunctionElement[Any]):
+    """`within` for statements that are compiled before anybody knows the values."""
+
+    type = NullType()  # a Boolean is compared to 1 on SQLite, past the column's index
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[str], name: str) -> None:
+        super().__init__(column, bindparam(name, type_=_Listed()))
+
+
+@compiles(one_of_many)
+def _one_of_many(element: one_of_many, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = element.clauses
+    listed = func.json_each(values).table_valued("value")
+    return str(compiler.process(column.in_(select(listed.c.value)), **options))
+
+
+@compiles(one_of_many, "postgresql")
+def _any_of_many(element: one_of_many, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = element.clauses
+    return str(compiler.process(column == any_(values), **options))
 
 
 def hold(connection: Connection, rows: Select[Any]) -> None:

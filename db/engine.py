@@ -70,6 +70,16 @@ class Store:
                 yield connection
 
     @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """On SQLite, what this thread writes in this block is one transaction: one wait for other processes, not two.
+
+        An error must leave the block, since it takes back all of it. A server's stay apart: each holds rows in an order
+        of its own, and two processes would wait for each other.
+        """
+        with self._told(), self._turns.as_one() if self._turns else nullcontext():
+            yield
+
+    @contextmanager
     def hurried(self) -> Iterator[bool]:
         """For an event loop: in this block and thread, a write that would have to wait raises StoreBusy instead.
 

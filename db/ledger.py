@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, Connection, Table, bindparam, case, func, 
 
 from db import rollups
 from db.budgets import booking
-from db.bulk import Prepared
+from db.prepared import Prepared
 from db.states import AttemptState, CostSource
 from db.tables import Attempt, Decision, Job, among, table
 
@@ -128,7 +128,7 @@ def open_for(connection: Connection, job_ids: Iterable[str], now: datetime) -> N
 
     In the transaction that gives the job to whoever will spend the money, so never without its row.
     """
-    _OPEN.run(connection, [{"b_id": job_id, "b_now": now} for job_id in job_ids])
+    _OPEN.many(connection, ("b_id", "b_now"), [(job_id, now) for job_id in job_ids])
 
 
 def open_batch(connection: Connection, batch_id: str, now: datetime) -> None:

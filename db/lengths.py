@@ -7,9 +7,9 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Column, Text, bindparam, delete, select
 from sqlmodel import Field, SQLModel
 
-from db.bulk import Prepared
 from db.dialect import upsert
 from db.engine import Store
+from db.prepared import Prepared
 from db.tables import table
 
 FEW = 3  # answers; templates with less are forgotten after

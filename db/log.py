@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, select
 
-from db.bulk import Prepared
 from db.dialect import upsert
 from db.engine import Store, StoreError
 from db.ledger import ATTEMPT, JOB
+from db.prepared import Prepared
 from db.states import FINAL, AttemptState, DeltaKind, JobState
 from db.tables import LoggedDelta, Result, among, table
 

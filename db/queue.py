@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db import incoming, ledger, wishes
 from db.bulk import insert_rows
-from db.claims import BODY, LIVE, claims_of, next_jobs
+from db.claims import BODY, LIVE, claims_of, lease, next_jobs
 from db.claims import Claim as Claim
 from db.dialect import alone, hold, hold_ids, within
 from db.engine import Store
@@ -173,15 +173,12 @@ def claim(store: Store, by: str, until: datetime, limit: int, now: datetime, pro
 
 
 def _take(connection: Connection, reserved: Reserved, by: str, until: datetime, now: datetime) -> list[Claim]:
-    """Nobody can have taken one since: on SQLite this writer is alone, on PostgreSQL it holds them."""
     if not reserved.fits:
         return []
-    taking = {"state": JobState.RUNNING.value, "lease_by": by, "lease_until": until}
-    taken = update(JOB).where(within(JOB.c.id, reserved.fits, connection))
-    connection.execute(taken.values(attempts=JOB.c.attempts + 1, **taking))
+    lease(connection, reserved.fits, by, until)
     ledger.open_for(connection, reserved.fits, now)
     reserved.keep(connection)
-    return claims_of(connection, reserved.fits, by, reserved.caps)
+    return claims_of(connection, reserved.fits, reserved.caps)
 
 
 def again(store: Store, claim: Claim, now: datetime, purse: Purse | None = None) -> Claim | None:
@@ -201,7 +198,7 @@ def again(store: Store, claim: Claim, now: datetime, purse: Purse | None = None)
             return None
         ledger.open_for(connection, [claim.job_id], now)
         reserved.keep(connection)
-        return claims_of(connection, [claim.job_id], claim.lease_by, reserved.caps)[0]
+        return claims_of(connection, [claim.job_id], reserved.caps)[0]
 
 
 def leave(store: Store, claim: Claim, now: datetime) -> None:
@@ -291,10 +288,3 @@ def retry(store: Store, job_ids: Iterable[str], now: datetime) -> list[str]:
             *connection.scalars(waits.where(ended).returning(JOB.c.id)).all(),
             *connection.scalars(again.where(ended).returning(JOB.c.id)).all(),
         ]
-
-
-def strangers(store: Store, providers: Sequence[str], now: datetime) -> list[str]:
-    """The providers that due jobs wait for, other than these."""
-    with store.read() as connection:
-        queued = and_(JOB.c.state == JobState.QUEUED.value, JOB.c.run_after <= now, JOB.c.provider.not_in(providers))
-        return sorted(connection.scalars(select(JOB.c.provider).where(queued).distinct()))

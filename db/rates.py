@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Text, and_, func, or_, select
+from sqlalchemy import Connection, Select, Text, and_, bindparam, func, or_, select
 from sqlmodel import Field, SQLModel
 
 from db.buckets import MINUTE, SOON_S, Bucket, Gauge
 from db.dialect import upsert
 from db.engine import Store
 from db.ledger import ATTEMPT
+from db.prepared import Prepared
 from db.states import AttemptState
 from db.tables import table
 
@@ -136,12 +137,15 @@ class Gates:
         self.wait_s: float | None = None  # until the first of the jobs may go that the last claim left because of them
         self._urls = dict(urls)  # the base URL of each provider
         self._gates: dict[Model, Gate] = {}
+        since = bindparam("b_since", type_=RATE.c.changed_at.type)
+        self._known = Prepared(_ask(urls).where(RATE.c.changed_at > since))
 
     def open(self, connection: Connection, now: datetime) -> bool:
         """Read what is known, and hold it; whether anything is."""
         self.wait_s = None
-        rows = connection.execute(_ask(self._urls).where(RATE.c.changed_at > now - _GOOD_FOR))
-        self._gates = {(row.provider, row.model): _gate(row) for row in rows}
+        rows = self._known.all(connection, b_since=now - _GOOD_FOR)
+        known = [dict(zip(RATE.c.keys(), row, strict=True)) for row in rows]
+        self._gates = {(row["provider"], row["model"]): _gate(row) for row in known}
         for gate in self._gates.values():
             gate.turn(now)
         return bool(self._gates)
@@ -182,7 +186,7 @@ def learn(store: Store, lessons: Iterable[Lesson], now: datetime) -> None:
             row = connection.execute(_ask({lesson.provider: lesson.base_url}).where(same)).first()
             if row is None and not (lesson.requests or lesson.tokens or lesson.refused or lesson.wait_s):
                 continue
-            gate = _gate(row) if row is not None else Gate(now)
+            gate = _gate(row._mapping) if row is not None else Gate(now)
             gate.turn(now)
             gate.hear(lesson, _seen(connection, lesson, now) if lesson.refused else 0.0)
             _keep(connection, [((lesson.provider, lesson.base_url, lesson.model), gate)])
@@ -193,13 +197,13 @@ def _ask(urls: Mapping[str, str]) -> Select[Any]:
     return select(RATE).where(here).order_by(RATE.c.provider, RATE.c.model).with_for_update()
 
 
-def _gate(row: Row[Any]) -> Gate:
+def _gate(row: Mapping[Any, Any]) -> Gate:
     requests, tokens = _bucket(row, "requests", REQUESTS_BURST_S), _bucket(row, "tokens", MINUTE)
-    return Gate(row.refilled_at, requests, tokens, row.paused_until, row.cut_at, row.changed_at)
+    return Gate(row["refilled_at"], requests, tokens, row["paused_until"], row["cut_at"], row["changed_at"])
 
 
-def _bucket(row: Row[Any], what: str, burst_s: float) -> Bucket:
-    known = {name: row._mapping[f"{what}_{name}"] for name in ("limit", "pace", "peak", "left")}
+def _bucket(row: Mapping[Any, Any], what: str, burst_s: float) -> Bucket:
+    known = {name: row[f"{what}_{name}"] for name in ("limit", "pace", "peak", "left")}
     return Bucket(**known, burst_s=burst_s)
 
 

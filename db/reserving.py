@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, and_, bindparam, func, or_, select, update
 
 from db.budgets import ATTEMPT, COLUMNS, LIVE, PERIOD, SHARE, Budget
-from db.bulk import Prepared, insert_rows
+from db.bulk import insert_rows
 from db.dialect import within
 from db.paid import PAID
+from db.prepared import Prepared
 from db.rooms import JOB, Most, No, Room, never
 from db.tables import Body, Decision, table
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Column, Connection, LargeBinary, Text, bindparam, select, text, update
 from sqlmodel import Field, SQLModel
 
-from db.bulk import Prepared
 from db.dialect import upsert
+from db.prepared import Prepared
 from db.sketches import packed, pour
 from db.states import FINAL
 from db.tables import table

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import Boolean, Connection, and_, bindparam, case, false, func, not_, null, or_, select, true, update
 
 from db import ledger, log
-from db.bulk import Prepared
 from db.dialect import hold_ids, upsert, within
 from db.engine import Store, repeatable
 from db.ledger import ATTEMPT, JOB, Charge, Settled
 from db.log import RESULT
 from db.plans import Onto
+from db.prepared import Prepared
 from db.states import FINAL, JobState
 from db.tables import among
 

@@ -24,12 +24,15 @@ class Turns:
         self._engines = {False: normal, True: durable}
         self._open: dict[bool, Connection] = {}
         self._log = Checkpointer(path)
-        self._hurried = threading.local()
+        self._mine = threading.local()  # of each thread: whether it is hurried, and what its writes are part of
 
     @contextmanager
     def write(self, *, durable: bool) -> Iterator[Connection]:
         """A transaction; Busy when there is no time for what would have to wait."""
-        hurried = getattr(self._hurried, "now", False)
+        if not durable and (whole := getattr(self._mine, "whole", None)) is not None:
+            yield whole
+            return
+        hurried = getattr(self._mine, "hurried", False)
         if (hurried and durable) or not self.lock.acquire(blocking=not hurried):
             raise Busy
         try:
@@ -63,13 +66,23 @@ class Turns:
             yield
 
     @contextmanager
+    def as_one(self) -> Iterator[None]:
+        """What this thread writes in this block is one transaction."""
+        with self.write(durable=False) as connection:
+            self._mine.whole = connection
+            try:
+                yield
+            finally:
+                self._mine.whole = None
+
+    @contextmanager
     def hurried(self) -> Iterator[None]:
         """In this block and thread there is no time to wait, nor to tidy up: `tidied` does that later."""
-        self._hurried.now = True
+        self._mine.hurried = True
         try:
             yield
         finally:
-            self._hurried.now = False
+            self._mine.hurried = False
 
     def untidy(self) -> bool:
         """Whether the log has grown large; quickly said."""

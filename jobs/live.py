@@ -6,12 +6,12 @@ again, in one go.
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
-from db import queue, rates, settle
+from db import claims, queue, rates, settle
 from db.engine import Store
 from db.queue import Claim
 from db.rates import Gates, Lesson
@@ -63,6 +63,7 @@ class _Drain:
     async def run(self) -> int:
         ringing = asyncio.ensure_future(self._ring_at_stop())
         try:
+            await self._load()
             while await self._turn():
                 pass
             await asyncio.gather(*self._calls)
@@ -71,19 +72,24 @@ class _Drain:
             await finished(self._close())  # a slot whose save nobody takes up would wait for ever
         return self._done
 
+    async def _load(self) -> None:
+        """Make the providers ready before a job is claimed: a lease should not begin with the import of an SDK."""
+        context = self._context
+        names = await context.db(claims.ahead, context.concurrency, context.clock.now(), list(context.endpoints))
+        for name in names:
+            with suppress(Exception):  # each attempt will say it
+                await context.load(name)
+
     async def _turn(self) -> bool:
         """Save what was answered, fill the slots that are free, and wait for more; False at the end."""
-        await self._save_all()
         self._raise()
-        free = 0 if self._stop.is_set() else self._context.concurrency - self._held
-        claims = await self._claim(free) if free else []
         now = self._context.clock.now()
-        for claim in claims:
+        for claim in await self._move(now):
             self._start(claim, now)
-        waits = self._gates.wait_s if free > len(claims) else None
+        waits = self._gates.wait_s if self._free else None
         if not self._held and (waits is None or waits > PATIENCE_S):
             return False
-        if waits is None and free > len(claims):
+        if waits is None and self._free:
             waits = LOOK_S  # a long call must not keep the other slots from what is queued meanwhile
         await self._answers(waits)
         return True
@@ -134,34 +140,46 @@ class _Drain:
                 async with asyncio.timeout(TOGETHER_S):
                     await self._plenty.wait()
 
-    async def _save_all(self) -> None:
-        """Settle what is unsaved in one transaction; each slot hears of its own."""
+    async def _move(self, now: datetime) -> list[Claim]:
+        """Settle what is unsaved and claim for the slots that are free then, at once; each slot hears of its own."""
         self._bell.clear()
         self._plenty.clear()
         unsaved, self._unsaved = self._unsaved, []
-        if not unsaved:
-            return
-        error: Exception | None = None
+        self._held -= len(unsaved)
+        claim = self._claiming(now)
+        if not unsaved and claim is None:
+            return []
         try:
-            await self._context.db(settle.settle, [one for one, _ in unsaved], self._context.clock.now())
+            taken = await self._context.db(_settle_and_claim, [one for one, _ in unsaved], now, claim)
         except asyncio.CancelledError:  # it may have been settled: to do it again changes nothing
             self._unsaved = unsaved + self._unsaved
+            self._held += len(unsaved)
             raise
-        except Exception as failed:
-            error = failed
-        self._held -= len(unsaved)
+        except Exception as error:
+            for _, saved in unsaved:
+                if not saved.done():
+                    saved.set_exception(error)
+            raise
         for _, saved in unsaved:
             if not saved.done():  # a slot that was cancelled waits on, behind a shield
-                saved.set_exception(error) if error else saved.set_result(None)
+                saved.set_result(None)
+        return taken
 
-    async def _claim(self, free: int) -> list[Claim]:
-        context, now = self._context, self._context.clock.now()
+    def _claiming(self, now: datetime) -> Callable[[Store], list[Claim]] | None:
+        """What fills the free slots; None while none is."""
+        context, free = self._context, self._free
+        if not free:
+            return None
         if lessons := self._lessons.due(now):
             context.tell(LimitsLearned(lessons))
-        return await context.db(
-            _learn_and_claim, lessons, context.owner, context.until(), free, now, list(context.endpoints), self._gates,
-            context.purse,
+        return partial(
+            _learn_and_claim, lessons=lessons, by=context.owner, until=context.until(), free=free, now=now,
+            providers=list(context.endpoints), gates=self._gates, purse=context.purse,
         )  # fmt: skip
+
+    @property
+    def _free(self) -> int:
+        return 0 if self._closing or self._stop.is_set() else self._context.concurrency - self._held
 
     def _raise(self) -> None:
         """What went wrong in a slot ends them all."""
@@ -177,10 +195,19 @@ class _Drain:
         """Cut off what still runs; every slot settles itself."""
         self._closing = True
         while self._unsaved:
-            await self._save_all()
+            await self._move(self._context.clock.now())
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+
+def _settle_and_claim(
+    store: Store, settlements: Sequence[Settlement], now: datetime, claim: Callable[[Store], list[Claim]] | None
+) -> list[Claim]:
+    with store.as_one():
+        if settlements:
+            settle.settle(store, settlements, now)
+        return claim(store) if claim else []
 
 
 def _learn_and_claim(

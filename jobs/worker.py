@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from db import batches, due, expiring, facts, queue
+from db import batches, claims, due, expiring, facts
 from db.queue import Claim
 from db.states import BatchState
 from db.tables import Batch
@@ -52,7 +52,7 @@ async def tend(context: Context, told: Told) -> None:
     tell(context, told)
     await presence.rescue(context)
     await context.db(expiring.expire, now)
-    for name in await context.db(queue.strangers, list(context.endpoints), now):
+    for name in await context.db(claims.strangers, list(context.endpoints), now):
         told.trouble(f"jobs wait: {context.missing(name)}")
     for batch_id, base_url in await context.db(due.elsewhere, here(context), now):
         told.trouble(f"batch {batch_id} was made at {base_url}: set that base URL and its key to go on with it")

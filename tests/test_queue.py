@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from db import batch_rows, batches, queue, rescue, settle
+from db import batch_rows, batches, claims, queue, rescue, settle
 from db.engine import Store
 from db.ids import new_id
 from db.ledger import Charge
@@ -188,8 +188,8 @@ def test_nothing_before_its_time_of_another_lane_or_of_another_provider(store: S
     assert early == []
     assert [one.provider for one in queue.claim(store, "me", UNTIL, 9, SOON, ["openai"])] == ["openai"]
     assert states(store) == {"queued": 2, "running": 1}
-    assert queue.strangers(store, ["openai"], SOON) == ["anthropic"]
-    assert queue.strangers(store, ALL, SOON) == []
+    assert claims.strangers(store, ["openai"], SOON) == ["anthropic"]
+    assert claims.strangers(store, ALL, SOON) == []
 
 
 def test_many_claimers_never_share_a_job(store: Store) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import pytest
@@ -43,6 +43,14 @@ def another_thread(store: Store) -> Iterator[None]:
     thread.join()
 
 
+def fails(store: Store, *steps: Callable[[], None]) -> None:
+    """Does these as one, and then something that cannot be done."""
+    with store.as_one():
+        for step in steps:
+            step()
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("other", [another_process, another_thread])
 def test_a_hurried_write_does_not_wait(store: Store, other: "type[another_thread]") -> None:
     with other(store):
@@ -52,6 +60,28 @@ def test_a_hurried_write_does_not_wait(store: Store, other: "type[another_thread
     with store.hurried():
         facts.put(store, "mine", "now")
     assert facts.get(store, "mine") == "now"
+
+
+def test_what_is_written_as_one_is_there_at_once_or_not_at_all(store: Store) -> None:
+    with store.as_one():
+        facts.put(store, "first", "here")
+        facts.put(store, "second", "here")
+        assert facts.get(store, "first") is None  # as any other reader sees it
+    assert (facts.get(store, "first"), facts.get(store, "second")) == ("here", "here")
+    with pytest.raises(ZeroDivisionError):
+        fails(store, lambda: facts.put(store, "first", "changed"))
+    assert facts.get(store, "first") == "here"
+    facts.put(store, "first", "after it")
+    assert facts.get(store, "first") == "after it"
+
+
+def test_another_thread_is_no_part_of_it(store: Store) -> None:
+    """It waits for its own turn, and keeps what it wrote."""
+    theirs = threading.Thread(target=facts.put, args=(store, "theirs", "here"))
+    with pytest.raises(ZeroDivisionError):
+        fails(store, theirs.start, lambda: facts.put(store, "mine", "here"))
+    theirs.join(10)
+    assert (facts.get(store, "mine"), facts.get(store, "theirs")) == (None, "here")
 
 
 def test_after_it_there_is_patience_again(store: Store) -> None:
