@@ -65,7 +65,7 @@ class Fact(NamedTuple):
     adjusted_standard_nano: int | None = None
 
 
-@lru_cache(4096)
+@lru_cache(256)  # the rows of a page have a few times between them
 def moment(stored: str | datetime) -> datetime:
     """A time as the database gives it, aware UTC."""
     if isinstance(stored, str):
@@ -73,7 +73,7 @@ def moment(stored: str | datetime) -> datetime:
     return stored.astimezone(UTC)
 
 
-@lru_cache(4096)
+@lru_cache(256)  # the rows of a page have a few times between them
 def quarter(stored: str | datetime) -> datetime:
     """The quarter of an hour that it is in, by its beginning."""
     at = moment(stored)
