@@ -147,8 +147,8 @@ class _Drain:
         unsaved, self._unsaved = self._unsaved, []
         self._held -= len(unsaved)
         claim = self._claiming(now)
-        if not unsaved and claim is None:
-            return []
+        if not unsaved:
+            return await self._context.db(claim) if claim else []
         try:
             taken = await self._context.db(_settle_and_claim, [one for one, _ in unsaved], now, claim)
         except asyncio.CancelledError:  # it may have been settled: to do it again changes nothing
@@ -205,8 +205,7 @@ def _settle_and_claim(
     store: Store, settlements: Sequence[Settlement], now: datetime, claim: Callable[[Store], list[Claim]] | None
 ) -> list[Claim]:
     with store.as_one():
-        if settlements:
-            settle.settle(store, settlements, now)
+        settle.settle(store, settlements, now)
         return claim(store) if claim else []
 
 

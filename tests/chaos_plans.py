@@ -41,7 +41,7 @@ CREATE_INTENT, CREATE, CREATED = "db.batches:intend_create", f"{OPENAI}.submit",
 SEND, SEEN = f"{ANTHROPIC}.submit", f"{ANTHROPIC}.find"
 POLL, ENDED = f"{OPENAI}.poll", "db.batches:ended"
 SETTLE, IMPORTED = "jobs.importing:settle.settle_rows", "db.batches:imported"
-CLAIM, CALL, SAVE, RESCUE = "db.queue:claim", f"{CHAT}.complete", "jobs.runner:settle.settle", "db.rescue:rescue"
+CLAIM, CALL, SAVE, RESCUE = "db.queue:claim", f"{CHAT}.complete", "jobs.live:_settle_and_claim", "db.rescue:rescue"
 CANCELLING, CANCEL = "db.batches:cancelling", f"{OPENAI}.cancel"
 
 
