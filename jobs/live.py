@@ -195,7 +195,8 @@ class _Drain:
         """Cut off what still runs; every slot settles itself."""
         self._closing = True
         while self._unsaved:
-            await self._move(self._context.clock.now())
+            with suppress(Exception):  # the slots have heard of it, and owe what they hold
+                await self._move(self._context.clock.now())
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)

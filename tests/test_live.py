@@ -246,6 +246,7 @@ def test_what_cannot_be_saved_ends_it(world: World, monkeypatch: pytest.MonkeyPa
     world.add(*PROMPTS[:4], lane="sync")
 
     def full(*_: Any) -> None:
+        time.sleep(0.2)  # the others are answered meanwhile, and are to be saved when all is being closed
         raise StoreError("the disk is full")
 
     async def work() -> None:
@@ -254,6 +255,7 @@ def test_what_cannot_be_saved_ends_it(world: World, monkeypatch: pytest.MonkeyPa
             patched.setattr(settle, "settle", full)
             with pytest.raises(StoreError):
                 await live.drain(context, lambda claim, ended: None, asyncio.Event())
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "no slot goes on"
         assert len(context.owed) == 4
         await context.close()
 
